@@ -1,0 +1,43 @@
+"""
+One access token per resource, shown to that resource and to nothing else.
+"""
+
+from resource_tokens.auth import ResourceTokenAuth
+from resource_tokens.cache import TokenCache
+from resource_tokens.events import TokenEvent
+from resource_tokens.exceptions import (
+    AudienceMismatchError,
+    ConfigurationError,
+    EgressBlockedError,
+    OAuthError,
+    ResourceTokensError,
+    TokenRequestError,
+    UnmappedDestinationError,
+)
+from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost
+from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.resources import Resource, ResourceMap
+from resource_tokens.tokens import AccessToken
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessToken",
+    "AudienceMismatchError",
+    "AuthorizationServer",
+    "ClientCredentials",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "ConfigurationError",
+    "EgressBlockedError",
+    "OAuthError",
+    "Resource",
+    "ResourceMap",
+    "ResourceTokenAuth",
+    "ResourceTokensError",
+    "TokenCache",
+    "TokenEvent",
+    "TokenRequestError",
+    "UnmappedDestinationError",
+]

@@ -1,0 +1,273 @@
+"""
+What a decision may ask for: send a request, wait for somebody else's flight. Blocking and async.
+
+Both colours have the same `async` methods. Those of `BlockingIO` never suspend, so a coroutine
+that awaits nothing else can be run to its end without an event loop: `run_to_end`.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from resource_tokens._httpx import http
+from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
+from resource_tokens.oauth.metadata import AuthorizationServer
+
+__all__ = ["IO", "AsyncIO", "BlockingIO", "SendError", "run_to_end"]
+
+T = TypeVar("T")
+
+
+class SendError(Exception):
+    """
+    A request to an authorization server that got no whole answer. Its text is safe to show.
+    """
+
+
+class IO(Protocol):
+    """
+    The two colours' common face.
+    """
+
+    blocking: bool
+
+    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
+        """
+        Send one request and read its whole answer, without redirects.
+
+        Raises:
+            SendError: If there was no whole answer in time, or too much of it.
+        """
+        ...
+
+    async def wait(self, future: Future[Any]) -> None:
+        """
+        Return when the future is done, however it ended.
+        """
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine that never suspends.
+
+    Raises:
+        RuntimeError: If it did suspend, which a blocking caller could not wait for.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # the coroutine's own return type
+    coroutine.close()
+    raise RuntimeError("A step of a blocking call waited for an event loop.")
+
+
+class BlockingIO:
+    """
+    For threads.
+    """
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self._tls = _TLSContexts()
+
+    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
+        deadline = _Deadline(server.timeout)
+        try:
+            with (
+                deadline,
+                http.Client(**self._tls.options(server)) as client,
+                client.stream(**_arguments(request), extensions={"trace": deadline}) as response,
+            ):
+                body = _Body(response)
+                for chunk in response.iter_raw():
+                    body.add(chunk)
+                return body.answer()
+        except _FAILURES as error:
+            failure = _describe(error)
+        if deadline.passed():
+            failure = _too_late(server)
+        raise SendError(failure)
+
+    async def wait(self, future: Future[Any]) -> None:
+        with suppress(CancelledError):
+            future.exception()
+
+
+class AsyncIO:
+    """
+    For asyncio and trio.
+    """
+
+    blocking = False
+
+    def __init__(self) -> None:
+        self._tls = _TLSContexts()
+
+    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
+        # Local: httpx itself imports anyio only when it is first used.
+        import anyio
+
+        failure = _too_late(server)
+        with anyio.move_on_after(server.timeout.total_seconds()):
+            try:
+                async with (
+                    http.AsyncClient(**self._tls.options(server)) as client,
+                    client.stream(**_arguments(request)) as response,
+                ):
+                    body = _Body(response)
+                    async for chunk in response.aiter_raw():
+                        body.add(chunk)
+                    return body.answer()
+            except _FAILURES as error:
+                failure = _describe(error)
+        raise SendError(failure)
+
+    async def wait(self, future: Future[Any]) -> None:
+        import anyio
+
+        done = anyio.Event()
+        call_soon = _call_soon_threadsafe()
+
+        def wake(_: Future[Any]) -> None:
+            # The loop that waited may be gone by the time the leader is done.
+            with suppress(RuntimeError):
+                call_soon(done.set)
+
+        future.add_done_callback(wake)
+        await done.wait()
+
+
+def _call_soon_threadsafe() -> Callable[[Callable[[], object]], object]:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        run_sync_soon: Callable[[Callable[[], object]], object] = (
+            trio.lowlevel.current_trio_token().run_sync_soon
+        )
+        return run_sync_soon
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+class _TLSContexts:
+    """
+    Client options, with one TLS context per server: loading certificates takes milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[AuthorizationServer, ssl.SSLContext] = {}
+
+    def options(self, server: AuthorizationServer) -> dict[str, Any]:
+        context = self._contexts.get(server)
+        if context is None:
+            context = _tls_context(server)
+            self._contexts[server] = context
+        return {
+            "verify": context,
+            "proxy": server.proxy,
+            "timeout": server.timeout.total_seconds(),
+            "trust_env": server.trust_env,
+            "follow_redirects": False,
+        }
+
+
+def _tls_context(server: AuthorizationServer) -> ssl.SSLContext:
+    if isinstance(server.verify, ssl.SSLContext):
+        return server.verify
+    if isinstance(server.verify, str):
+        return ssl.create_default_context(cafile=server.verify)
+    return http.create_ssl_context(verify=server.verify, trust_env=server.trust_env)
+
+
+def _arguments(request: HTTPRequest) -> dict[str, Any]:
+    # A compressed answer could unpack to any size.
+    headers = {**request.headers, "Accept-Encoding": "identity"}
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": headers,
+        "content": request.body or None,
+    }
+
+
+class _Body:
+    """
+    The body of an answer, up to a size that no honest answer reaches.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._body = bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > _MAX_BODY:
+            raise SendError(f"the answer is larger than {_MAX_BODY // 1024} KiB")
+
+    def answer(self) -> HTTPAnswer:
+        headers = {name.lower(): value for name, value in self._response.headers.items()}
+        return HTTPAnswer(self._response.status_code, headers, bytes(self._body))
+
+
+class _Deadline:
+    """
+    A limit on a blocking request as a whole.
+
+    httpx limits each read; a server that sends a byte now and then keeps such a request alive for
+    hours. The sockets of the request, made known by httpcore's `trace`, are shut down from
+    another thread when the time is up.
+    """
+
+    def __init__(self, limit: timedelta) -> None:
+        self._ends_at = time.monotonic() + limit.total_seconds()
+        self._timer = threading.Timer(limit.total_seconds(), self._shut_down)
+        self._timer.daemon = True
+        self._stream: Any = None
+
+    def __call__(self, name: str, info: dict[str, Any]) -> None:
+        stream = info.get("return_value")
+        if hasattr(stream, "get_extra_info"):
+            self._stream = stream
+        if self.passed():
+            raise SendError(f"{name} came too late")
+
+    def passed(self) -> bool:
+        return time.monotonic() >= self._ends_at
+
+    def _shut_down(self) -> None:
+        connection = None if self._stream is None else self._stream.get_extra_info("socket")
+        if connection is not None:
+            # Not SSLSocket.shutdown, which takes the TLS state away from under the reader.
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+
+
+def _describe(error: Exception) -> str:
+    # The error itself is not chained: it holds the request, and with it the credentials.
+    if isinstance(error, SendError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _too_late(server: AuthorizationServer) -> str:
+    return f"no whole answer within {server.timeout.total_seconds():g} s"
+
+
+_MAX_BODY = 64 * 1024
+_FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, SendError)

@@ -1,0 +1,330 @@
+"""
+The auth plugin for httpx and httpx2: the right token for each destination, and for no other.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from types import new_class
+from typing import TYPE_CHECKING, Any, Literal
+
+from resource_tokens._httpx import LIBRARIES
+from resource_tokens.cache import TokenCache
+from resource_tokens.egress import Hop, Verdict, judge
+from resource_tokens.events import EventName, Events, TokenEvent
+from resource_tokens.exceptions import (
+    ConfigurationError,
+    EgressBlockedError,
+    UnmappedDestinationError,
+)
+from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.token_endpoint import TokenRequest
+from resource_tokens.resources import Resource, ResourceMap, display_url, parse_scopes
+from resource_tokens.stores import TokenStore
+from resource_tokens.tokens import AccessToken, CachedToken
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    from resource_tokens.resources import AnyURL
+
+    class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]  # pyright: ignore
+        """Both libraries' `Auth`; every method they disagree on is overridden below."""
+else:
+    # Each library takes only instances of its own `Auth`, so the plugin inherits from every one
+    # that is installed.
+    _Auth = new_class("_Auth", tuple(library.Auth for library in LIBRARIES))
+
+__all__ = ["ResourceTokenAuth"]
+
+
+class ResourceTokenAuth(_Auth):
+    """
+    Sends each request with the token of the resource it goes to, and with no other.
+
+    Give it as `auth=` to `httpx.Client`, `httpx.AsyncClient`, `httpx2.Client` or
+    `httpx2.AsyncClient`, to several of them if you like: they share its cache.
+
+    Security: `resources` is an allow-list. A request to any other destination raises, and a
+    redirect to one goes on without the token. On every hop the destination is checked again right
+    before the headers are sent, when the client uses httpx's own transports.
+
+    Args:
+        server: The authorization server.
+        client_auth: How the client authenticates there.
+        resources: The destinations and their resources, as for `ResourceMap`.
+        unmapped: `"raise"`, or `"anonymous"` to send requests to unmapped destinations without a
+            token.
+        grant: On whose behalf tokens are asked for.
+        store: Where tokens are kept; in this process's memory by default.
+        on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
+            quick.
+        clock: Seconds that never jump, for lifetimes.
+        wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
+
+    Attributes:
+        cache: The `TokenCache` behind it.
+        resources: The `ResourceMap` that decides.
+
+    Raises:
+        ConfigurationError: If an argument cannot be what it stands for.
+    """
+
+    def __init__(
+        self,
+        server: AuthorizationServer,
+        client_auth: ClientAuth,
+        resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap,
+        *,
+        unmapped: Literal["raise", "anonymous"] = "raise",
+        grant: ClientCredentials | None = None,
+        store: TokenStore | None = None,
+        on_event: Callable[[TokenEvent], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        if unmapped not in ("raise", "anonymous"):
+            raise ConfigurationError(f"unmapped={unmapped!r}: use 'raise' or 'anonymous'.")
+        self.cache = TokenCache(
+            server,
+            client_auth,
+            resources=resources,
+            grant=grant,
+            store=store,
+            on_event=on_event,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self.resources = self.cache.resources
+        self._unmapped = unmapped
+        self._scopes: frozenset[str] | None = None
+
+    def scoped(self, *scopes: str) -> ResourceTokenAuth:
+        """
+        A light view that asks for these scopes instead of the resources' own: `auth=` for one
+        request. It shares the cache.
+        """
+        view = copy.copy(self)
+        view._scopes = parse_scopes(" ".join(scopes))  # noqa: SLF001 - the same class
+        return view
+
+    def token_for(self, url: AnyURL) -> AccessToken:
+        """
+        The token for a destination, for clients that are not httpx (gRPC, websockets).
+
+        Whoever takes the token out of this library decides where it goes.
+
+        Raises:
+            UnmappedDestinationError: If no resource is mapped to the URL.
+            EgressBlockedError: If the URL can be read in more than one way.
+            TokenRequestError: If the authorization server gave no token.
+            AudienceMismatchError: If it gave one for something else.
+        """
+        return self.cache.get(self._mapped(url), self._scopes)
+
+    async def atoken_for(self, url: AnyURL) -> AccessToken:
+        """
+        The same as `token_for`, without blocking the event loop.
+        """
+        return await self.cache.aget(self._mapped(url), self._scopes)
+
+    def close(self) -> None:
+        """
+        Start no more refreshes ahead. Optional and idempotent.
+        """
+        self.cache.close()
+
+    async def aclose(self) -> None:
+        """
+        The same as `close`.
+        """
+        self.cache.close()
+
+    def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """
+        Not used: httpx calls one of the two below.
+        """
+        return self.sync_auth_flow(request)
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """
+        What `httpx.Client` and `httpx2.Client` call.
+        """
+        asked = self._asked_for(request)
+        if asked is None:
+            yield request
+            return
+        warm = self.cache.cached(asked)
+        shown = warm or self.cache.acquire(asked)
+        self._attach(request, asked, shown, _WireGuard)
+        response = yield request
+        if self._may_renew(request, response, asked, warm):
+            renewed = self.cache.renew(asked, shown.token)
+            if renewed is not None:
+                self._attach(request, asked, renewed, _WireGuard)
+                yield request
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """
+        What `httpx.AsyncClient` and `httpx2.AsyncClient` call, on asyncio and on trio.
+        """
+        asked = self._asked_for(request)
+        if asked is None:
+            yield request
+            return
+        warm = self.cache.cached(asked)
+        shown = warm or await self.cache.aacquire(asked)
+        self._attach(request, asked, shown, _AsyncWireGuard)
+        response = yield request
+        if self._may_renew(request, response, asked, warm):
+            renewed = await self.cache.arenew(asked, shown.token)
+            if renewed is not None:
+                self._attach(request, asked, renewed, _AsyncWireGuard)
+                yield request
+
+    def _mapped(self, url: AnyURL) -> Resource:
+        resource = self.resources.resource_for(url)
+        if resource is None:
+            raise _unmapped(url)
+        return resource
+
+    def _asked_for(self, request: Any) -> TokenRequest | None:
+        resource = self.resources.resource_for(request.url)
+        if resource is not None:
+            return self.cache.request_for(resource, self._scopes)
+        if self._unmapped == "raise":
+            raise _unmapped(request.url)
+        return None
+
+    def _attach(
+        self, request: Any, asked: TokenRequest, shown: CachedToken, guard: type[_WireGuard]
+    ) -> None:
+        token = shown.token
+        request.headers["Authorization"] = token.authorization
+        trace = request.extensions.get("trace")
+        if isinstance(trace, _WireGuard):
+            trace = trace.users
+        request.extensions["trace"] = guard(self, asked, token, trace)
+
+    def _may_renew(
+        self, request: Any, response: Any, asked: TokenRequest, warm: CachedToken | None
+    ) -> bool:
+        if response.status_code != 401:
+            return False
+        # Redirects are followed inside the flow: this 401 may be somebody else's.
+        try:
+            answered = self.resources.resource_for(response.request.url)
+        except EgressBlockedError:
+            return False
+        if answered != asked.resource:
+            return False
+        _report(self.cache.events, "token_rejected", asked, display_url(response.request.url))
+        # A token that was asked for just now is not made better by asking again. And a body that
+        # was streamed is gone: only one in memory can be sent twice.
+        return warm is not None and isinstance(request.stream, _BYTES_IN_MEMORY)
+
+    def __repr__(self) -> str:
+        scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"
+        return f"ResourceTokenAuth({self.cache!r}, {self.resources!r}{scopes})"
+
+
+class _WireGuard:
+    """
+    The `trace` extension of one request: httpcore calls it right before the headers of each hop
+    are sent, with what really goes out. Whatever it raises stops the hop before a byte is sent.
+
+    A `trace` that the user has set is called first, so that this is the last look.
+    """
+
+    __slots__ = ("_asked", "_auth", "_first", "_token", "users")
+
+    def __init__(
+        self, auth: ResourceTokenAuth, asked: TokenRequest, token: AccessToken, users: Any
+    ) -> None:
+        self._auth = auth
+        self._asked = asked
+        self._token = token
+        self._first = True
+        self.users = users
+
+    def __call__(self, name: str, info: dict[str, Any]) -> Any:
+        if self.users is not None:
+            self.users(name, info)
+        if name in _BEFORE_HEADERS:
+            self._check(info["request"])
+
+    def _check(self, wire: Any) -> None:
+        if wire.method == b"CONNECT":
+            # For the proxy alone; the client's headers are not in it.
+            return
+        url = wire.url
+        hop = Hop(
+            wire.method,
+            url.scheme.decode("ascii"),
+            url.host,
+            url.port,
+            url.target,
+            wire.headers,
+            self._first,
+        )
+        self._first = False
+        try:
+            verdict = judge(hop, self._asked.resource, self._auth.resources)
+        except EgressBlockedError as error:
+            self._report("egress_blocked", hop.destination, str(error))
+            raise
+        present = any(name.lower() == b"authorization" for name, _ in wire.headers)
+        if verdict is Verdict.CARRY:
+            if not present:
+                # httpx drops the header across origins, but this one is of the same resource.
+                authorization = self._token.authorization.encode("ascii")
+                wire.headers = [*wire.headers, (b"Authorization", authorization)]
+        else:
+            token = self._token.reveal().encode("ascii")
+            wire.headers = [(name, value) for name, value in wire.headers if token not in value]
+            self._report("token_withheld", hop.destination)
+
+    def _report(self, name: EventName, destination: str, detail: str = "") -> None:
+        _report(self._auth.cache.events, name, self._asked, destination, detail)
+
+
+class _AsyncWireGuard(_WireGuard):
+    """
+    The same for async clients.
+    """
+
+    __slots__ = ()
+
+    async def __call__(self, name: str, info: dict[str, Any]) -> None:
+        if self.users is not None:
+            await self.users(name, info)
+        if name in _BEFORE_HEADERS:
+            self._check(info["request"])
+
+
+def _report(
+    events: Events, name: EventName, asked: TokenRequest, destination: str, detail: str = ""
+) -> None:
+    resource, issuer = asked.resource.identifier, asked.server.name
+    events.emit(TokenEvent(name, resource, issuer, destination, detail))
+
+
+def _unmapped(url: AnyURL) -> UnmappedDestinationError:
+    shown = url if isinstance(url, str) else display_url(url)
+    return UnmappedDestinationError(
+        f"No resource is mapped to {shown}. Add its destination to `resources`, pass "
+        "`unmapped='anonymous'` to send such requests without a token, or `auth=None` for this "
+        "one.",
+        shown,
+    )
+
+
+_BEFORE_HEADERS = frozenset(
+    {"http11.send_request_headers.started", "http2.send_request_headers.started"}
+)
+_BYTES_IN_MEMORY = tuple(library.ByteStream for library in LIBRARIES)

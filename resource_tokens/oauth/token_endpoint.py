@@ -1,0 +1,327 @@
+"""
+The token endpoint: the request to send, and the answer to believe (RFC 6749 4 and 5, RFC 8707).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from resource_tokens._httpx import http
+from resource_tokens.exceptions import AudienceMismatchError, OAuthError, TokenRequestError
+from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.jwt import audience_of
+from resource_tokens.oauth.messages import (
+    HTTPAnswer,
+    HTTPRequest,
+    json_object,
+    quoted,
+    refused_redirect,
+)
+from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.resources import Resource
+from resource_tokens.tokens import AccessToken, Secret, TokenKey
+
+__all__ = ["Issued", "TokenRequest", "issued_token"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """
+    Everything that is asked for. The key and the message are both made from this one object, so
+    a renewal repeats every parameter and nothing is asked for that is not in the key.
+    """
+
+    server: AuthorizationServer
+    client_auth: ClientAuth
+    grant: ClientCredentials
+    resource: Resource
+    scopes: frozenset[str]
+    key: TokenKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        # `issuer` and not the discovered endpoint: what a metadata document says is no identity
+        # (RFC 9700 4.4).
+        parts: list[str | bytes] = [
+            self.server.issuer or "",
+            self.server.token_endpoint or "",
+            self.client_auth.client_id,
+            self.client_auth.method,
+            self.client_auth.fingerprint(),
+            self.resource.expected_audience,
+            self.resource.verify_audience,
+        ]
+        for name, value in self._parameters():
+            parts += (name, value)
+        object.__setattr__(self, "key", TokenKey(parts))
+
+    def message(self, token_endpoint: str) -> HTTPRequest:
+        """
+        The request to send; made anew for each attempt. It holds the client's credentials.
+        """
+        parameters = (*self._parameters(), *self.client_auth.parameters())
+        return HTTPRequest(
+            "POST",
+            token_endpoint,
+            {
+                "Accept": "application/json",
+                "Content-Type": "application/x-www-form-urlencoded",
+                **self.client_auth.headers(),
+            },
+            urlencode(parameters).encode("ascii"),
+        )
+
+    def _parameters(self) -> tuple[tuple[str, str], ...]:
+        parameters = [
+            ("grant_type", self.grant.grant_type),
+            ("resource", self.resource.identifier),
+            *dict(self.resource.extra).items(),
+        ]
+        # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
+        # from the request", so an empty scope is not sent.
+        if self.scopes:
+            parameters.append(("scope", " ".join(sorted(self.scopes))))
+        return tuple(parameters)
+
+
+Remark = tuple[Literal["expires_in_missing", "scope_narrowed", "scope_widened"], str]
+"""
+What is worth an event in an answer: its name, and words.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """
+    An answer that was believed.
+    """
+
+    token: AccessToken
+    lifetime: timedelta
+    remarks: tuple[Remark, ...]
+
+
+def issued_token(
+    answer: HTTPAnswer,
+    request: TokenRequest,
+    other_audiences: AbstractSet[str],
+    requested_at: float,
+) -> Issued:
+    """
+    The token in an answer of the token endpoint, if all of the answer can be believed.
+
+    Args:
+        answer: What the token endpoint sent back.
+        request: What it was asked for.
+        other_audiences: The audiences of all other configured resources.
+        requested_at: When the request was sent, in seconds since the epoch.
+
+    Raises:
+        OAuthError: If the server refused.
+        TokenRequestError: If the answer is no token response.
+        AudienceMismatchError: If the token is not, or not only, for the resource asked for.
+    """
+    resource = request.resource.identifier
+    if 300 <= answer.status < 400:
+        raise refused_redirect(answer, f"The token endpoint of {request.server.name!r}", resource)
+    response = json_object(answer)
+    if answer.status != 200 or (response is not None and "error" in response):
+        raise _refusal(answer, response, request)
+    if response is None:
+        raise _unusable(request, "is no JSON object")
+    value = _access_token(response, request)
+    token_type = response.get("token_type")
+    # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
+    # if it does not understand the token type".
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise _unusable(request, f"has token_type {quoted(repr(token_type))}, not 'Bearer'")
+    remarks: list[Remark] = []
+    lifetime = _lifetime(response.get("expires_in"), request, remarks)
+    scopes = _granted(response.get("scope"), request, remarks)
+    _check_resource_member(response, request)
+    _check_audience(value, request, other_audiences)
+    token = AccessToken(
+        Secret(value),
+        resource,
+        "Bearer",
+        scopes,
+        datetime.fromtimestamp(requested_at, UTC) + lifetime,
+    )
+    return Issued(token, lifetime, tuple(remarks))
+
+
+def _access_token(response: Mapping[str, Any], request: TokenRequest) -> str:
+    value = response.get("access_token")
+    if not isinstance(value, str) or not value:
+        raise _unusable(request, "has no access_token")
+    if len(value) > _MAX_TOKEN_LENGTH:
+        raise _unusable(request, f"has an access_token of over {_MAX_TOKEN_LENGTH} characters")
+    # RFC 6749 A.12 allows printable ASCII; a space would end the token in a header (RFC 6750
+    # 2.1). Narrower than this would refuse real servers: Salesforce's tokens contain "!".
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise _unusable(request, "has an access_token with characters that no header can carry")
+    return value
+
+
+def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) -> timedelta:
+    if expires_in is None:
+        # RFC 6749 5.1: expires_in is only RECOMMENDED.
+        remarks.append(
+            (
+                "expires_in_missing",
+                f"assuming a lifetime of {_DEFAULT_LIFETIME.total_seconds():.0f} s",
+            )
+        )
+        return _DEFAULT_LIFETIME
+    seconds = math.nan
+    # Entra ID v1 and Azure's instance metadata write the number as a string.
+    if isinstance(expires_in, int | float | str) and not isinstance(expires_in, bool):
+        try:
+            seconds = float(expires_in)
+        except (ValueError, OverflowError):
+            seconds = math.nan
+    if not seconds > 0:
+        raise _unusable(
+            request, f"has expires_in {quoted(repr(expires_in), 40)}, no positive number of seconds"
+        )
+    return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
+
+
+def _granted(scope: object, request: TokenRequest, remarks: list[Remark]) -> frozenset[str]:
+    # RFC 6749 5.1: scope is "OPTIONAL, if identical to the scope requested by the client;
+    # otherwise, REQUIRED."
+    if not isinstance(scope, str):
+        return request.scopes
+    granted = frozenset(scope.split())
+    if request.scopes - granted:
+        missing = " ".join(sorted(request.scopes - granted))
+        remarks.append(("scope_narrowed", f"asked for and not granted: {quoted(missing)}"))
+    if request.scopes and granted - request.scopes:
+        added = " ".join(sorted(granted - request.scopes))
+        remarks.append(("scope_widened", f"granted and not asked for: {quoted(added)}"))
+    return granted
+
+
+def _check_resource_member(response: Mapping[str, Any], request: TokenRequest) -> None:
+    # draft-mcguinness-oauth-resource-token-resp: a string or an array of strings; one of them
+    # must be what was asked for. Absent, the token may be used, as the resource is configured.
+    if "resource" not in response or request.resource.verify_audience == "off":
+        return
+    member = response["resource"]
+    values = member if isinstance(member, list) else [member]
+    if not values or not all(isinstance(v, str) for v in values):
+        raise _mismatch(request, (), "the response has a malformed `resource` member")
+    if request.resource.identifier not in values and not any(
+        _same_uri(v, request.resource.identifier) for v in values
+    ):
+        raise _mismatch(request, tuple(values), "the response says it is for")
+
+
+def _same_uri(left: str, right: str) -> bool:
+    try:
+        return http.URL(left) == http.URL(right)
+    except http.InvalidURL:
+        return False
+
+
+def _check_audience(token: str, request: TokenRequest, other_audiences: AbstractSet[str]) -> None:
+    mode = request.resource.verify_audience
+    if mode == "off":
+        return
+    audience = audience_of(token)
+    if audience is None:
+        if mode == "require":
+            raise _mismatch(request, (), "the token is opaque, and verify_audience='require'")
+        return
+    if request.resource.expected_audience not in audience:
+        raise _mismatch(request, audience, "its `aud` is" if audience else "it has no `aud`")
+    # RFC 8707 3: a token that several resources accept can be replayed by each at the others.
+    others = other_audiences & set(audience) - {request.resource.expected_audience}
+    if others:
+        raise _mismatch(
+            request, audience, "it is good at another configured resource too: `aud` is"
+        )
+
+
+def _mismatch(request: TokenRequest, audience: tuple[str, ...], why: str) -> AudienceMismatchError:
+    shown = quoted(", ".join(audience)) if audience else ""
+    return AudienceMismatchError(
+        f"{request.server.name!r} issued a token for {request.resource.identifier!r} that was "
+        f"dropped: {why}{f' {shown!r}' if shown else ''}. The server may ignore `resource` and "
+        "want the target in another way (an `audience` parameter by "
+        "Resource(..., extra={'audience': ...}), or a scope), or write another name: then set "
+        "Resource(..., audience=...).",
+        request.resource.identifier,
+        audience,
+    )
+
+
+def _unusable(request: TokenRequest, why: str) -> TokenRequestError:
+    return TokenRequestError(
+        f"The token response of {request.server.name!r} for {request.resource.identifier!r} {why}. "
+        "No token was kept.",
+        request.resource.identifier,
+        200,
+    )
+
+
+def _refusal(
+    answer: HTTPAnswer, response: Mapping[str, Any] | None, request: TokenRequest
+) -> TokenRequestError:
+    resource = request.resource.identifier
+    error = response.get("error") if response is not None else None
+    if response is None or not isinstance(error, str) or not error:
+        return TokenRequestError(
+            f"The token endpoint of {request.server.name!r} answered {answer.status} without an "
+            f"OAuth error to the request for {resource!r}. Check the address and the server's log.",
+            resource,
+            answer.status,
+        )
+    secrets = request.client_auth.secrets()
+    error, description, uri = (
+        _foreign_text(response.get(member), secrets)
+        for member in ("error", "error_description", "error_uri")
+    )
+    advice = _ADVICE.get(str(error), "See the server's documentation for this error.")
+    return OAuthError(
+        f"{request.server.name!r} refused a token for {resource!r} with {error!r}"
+        f"{f' ({description})' if description else ''}. {advice}",
+        resource,
+        answer.status,
+        str(error),
+        description,
+        uri,
+    )
+
+
+def _foreign_text(text: object, secrets: tuple[str, ...]) -> str | None:
+    if not isinstance(text, str):
+        return None
+    for secret in secrets:
+        text = text.replace(secret, "[secret]")
+    return quoted(text)
+
+
+_MAX_TOKEN_LENGTH = 16 * 1024
+_DEFAULT_LIFETIME = timedelta(seconds=300)
+_MAX_LIFETIME = timedelta(hours=24)
+
+_ADVICE = {
+    "invalid_client": "Check the client id, its secret and the authentication method.",
+    "invalid_grant": "What the grant rests on has ended or was revoked.",
+    "invalid_request": "The server misses or dislikes a parameter: look at its description.",
+    "invalid_scope": "Check the scopes of the resource against what the client may ask for.",
+    "invalid_target": (
+        "The server does not know this resource, or not for this client and these scopes "
+        "(RFC 8707 2): register it there, or correct the identifier, which is compared exactly."
+    ),
+    "unauthorized_client": "Allow the client this grant at the server.",
+    "unsupported_grant_type": "Enable this grant at the server.",
+}

@@ -1,0 +1,492 @@
+"""
+Which resource does this URL belong to?
+
+The destination of a request decides which token it may carry, before any cache is looked at.
+Rules, in this order:
+
+1. The scheme, the host and the port of the URL select one host entry: an exact host first, then
+   `*.` for exactly one label. No entry, no resource.
+2. A host entry without a path covers the whole host. As soon as one of its rules has a path, the
+   longest prefix wins, on segment boundaries, and a path under no rule has no resource.
+3. Paths are compared as they go on the wire. Under path rules a path that a server could read in
+   another way than we do is refused, never normalised.
+4. What is configured is compared, never sent: the `resource` parameter goes out byte for byte.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote_to_bytes
+
+from resource_tokens._httpx import http
+from resource_tokens.exceptions import ConfigurationError, EgressBlockedError
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    from resource_tokens.oauth.client_auth import ClientAuth
+    from resource_tokens.oauth.metadata import AuthorizationServer
+
+    AnyURL = httpx.URL | httpx2.URL | str
+
+__all__ = ["Resource", "ResourceMap", "display_url", "is_secure_url", "parse_scopes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """
+    A protected resource: the name by which its tokens are asked for, and the rights wanted.
+
+    Args:
+        identifier: The absolute URI to send as `resource`, byte for byte (RFC 8707 2). No
+            fragment; `urn:` is fine.
+        scopes: The scopes to ask for (RFC 6749 3.3): an iterable, or one space-delimited string.
+            Order does not matter, case does.
+        audience: The `aud` the server is expected to write, where it differs from `identifier`.
+        server: The authorization server for this resource, instead of the auth object's own.
+        client_auth: The client authentication to use there, instead of the auth object's own.
+        extra: More parameters for the token request, such as `{"tenant": "blue"}`.
+        allow_http: Let the token travel over plain `http` to a destination that is no loopback
+            address. Whoever can read that network can then use the token.
+        verify_audience: `"auto"` checks `aud` when the token is a JWT; `"require"` refuses tokens
+            that do not say their audience; `"off"` believes the server.
+
+    Raises:
+        ConfigurationError: If a value cannot be what it stands for.
+    """
+
+    identifier: str
+    scopes: Iterable[str] = field(default=(), kw_only=True)
+    audience: str | None = field(default=None, kw_only=True)
+    server: AuthorizationServer | None = field(default=None, kw_only=True)
+    client_auth: ClientAuth | None = field(default=None, kw_only=True)
+    extra: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    allow_http: bool = field(default=False, kw_only=True)
+    verify_audience: Literal["auto", "require", "off"] = field(default="auto", kw_only=True)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_identifier(self.identifier)
+        object.__setattr__(self, "scopes", parse_scopes(self.scopes))
+        object.__setattr__(self, "extra", _check_extra(self.identifier, self.extra))
+        if self.verify_audience not in ("auto", "require", "off"):
+            raise ConfigurationError(
+                f"verify_audience={self.verify_audience!r} for {self.identifier!r}: use 'auto', "
+                "'require' or 'off'."
+            )
+        if (self.server is None) != (self.client_auth is None):
+            # A credential belongs to the server it was issued by, and is shown to no other.
+            raise ConfigurationError(
+                f"Resource {self.identifier!r} names only one of server= and client_auth=. A "
+                "credential is bound to its authorization server, so give both."
+            )
+        identity = (
+            self.identifier,
+            self.scopes,
+            self.audience,
+            self.server,
+            self.client_auth,
+            self.extra,
+            self.allow_http,
+            self.verify_audience,
+        )
+        object.__setattr__(self, "_hash", hash(identity))
+
+    def __hash__(self) -> int:
+        # Computed once: a resource is looked up in dictionaries on every request.
+        return self._hash
+
+    @property
+    def expected_audience(self) -> str:
+        """
+        The `aud` value that makes a token good at this resource.
+        """
+        return self.identifier if self.audience is None else self.audience
+
+
+class ResourceMap:
+    """
+    The destinations of a program, each mapped to the resource it belongs to.
+
+    Args:
+        resources: A list of `https` URLs or `Resource`s, each both destination and resource; or a
+            mapping of destination to resource. A destination is an origin with an optional path,
+            and `https://*.example.com/` covers exactly one label. The list is the allow-list:
+            whatever is not in it never gets a token, and an empty one matches nothing.
+
+    Raises:
+        ConfigurationError: If a destination is no plain URL prefix, is plain `http` without
+            leave, is too broad, or is given twice.
+    """
+
+    __slots__ = ("_hosts", "_rules")
+
+    def __init__(
+        self, resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap
+    ) -> None:
+        self._rules: dict[str, Resource] = {}
+        self._hosts: dict[tuple[str, bytes, int | None], _Paths] = {}
+        for destination, resource in _pairs(resources):
+            self._add(destination, resource)
+
+    def _add(self, destination: str, resource: Resource) -> None:
+        scheme, host, port, prefix = _parse_destination(destination, resource)
+        paths = self._hosts.setdefault((scheme, host, port), _Paths())
+        if prefix in paths.rules:
+            raise ConfigurationError(
+                f"The destination {destination!r} is mapped twice, to "
+                f"{paths.rules[prefix].identifier!r} and to {resource.identifier!r}. Keep one."
+            )
+        paths.add(prefix, resource)
+        self._rules[destination] = resource
+
+    def resource_for(self, url: AnyURL) -> Resource | None:
+        r"""
+        The resource that a URL belongs to, or `None` if no destination covers it.
+
+        Raises:
+            EgressBlockedError: If the URL is covered but can be read in more than one way:
+                userinfo, or, on a host with path rules, `%2e`, `%2f`, `%5c`, `\`, `;`, `//` and
+                the like in the path.
+        """
+        if isinstance(url, str):
+            url = http.URL(url)
+        resource = self.resource_at(url.scheme, url.raw_host, url.port, url.raw_path)
+        if resource is not None and url.userinfo:
+            raise EgressBlockedError(
+                f"The URL for {display_url(url)} carries userinfo, which can make one host look "
+                "like another. Remove it from the URL.",
+                display_url(url),
+            )
+        return resource
+
+    def resource_at(
+        self, scheme: str, host: bytes, port: int | None, target: bytes
+    ) -> Resource | None:
+        """
+        The same answer for a request as it goes on the wire.
+
+        Args:
+            scheme: `"https"` or `"http"`.
+            host: The host in its ASCII form, an IPv6 address without brackets.
+            port: The port, or `None` for the scheme's own.
+            target: The path and the query, as sent.
+
+        Raises:
+            EgressBlockedError: As `resource_for`.
+        """
+        paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
+        if paths is None:
+            return None
+        return paths.whole or paths.longest(target, host)
+
+    def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
+        if b":" in host:
+            return self._hosts.get((scheme, _canonical_ipv6(host), port))
+        wildcard = self._hosts.get((scheme, b"*." + host.partition(b".")[2], port))
+        # What stands for `*` must be a label as host names have them: not "", not "evil%2f".
+        return wildcard if _HOST.fullmatch(host) else None
+
+    def __iter__(self) -> Iterator[tuple[str, Resource]]:
+        return iter(self._rules.items())
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __repr__(self) -> str:
+        rules = ", ".join(f"{d!r}: {r.identifier!r}" for d, r in self._rules.items())
+        return f"ResourceMap({{{rules}}})"
+
+
+class _Paths:
+    """
+    The rules of one host.
+    """
+
+    __slots__ = ("depth", "folded", "rules", "whole")
+
+    def __init__(self) -> None:
+        self.rules: dict[bytes, Resource] = {}
+        self.folded: dict[bytes, Resource] = {}
+        self.depth = 0
+        # Set while the only rule covers the whole host: then the path decides nothing, and no
+        # path is ambiguous.
+        self.whole: Resource | None = None
+
+    def add(self, prefix: bytes, resource: Resource) -> None:
+        self.rules[prefix] = resource
+        self.folded[prefix.lower()] = resource
+        self.depth = max(self.depth, prefix.count(b"/"))
+        self.whole = resource if self.depth == 0 else None
+
+    def longest(self, target: bytes, host: bytes) -> Resource | None:
+        path = target.partition(b"?")[0]
+        odd = _AMBIGUOUS.search(path)
+        if odd is not None:
+            raise _ambiguous(
+                host,
+                path,
+                f"contains {odd.group().decode('ascii', 'replace')!r}, which servers read in "
+                "different ways. Send the path in its plain form.",
+            )
+        found = self._walk(self.rules, path)
+        if found != self._walk(self.folded, _fully_decoded(path).lower()):
+            raise _ambiguous(
+                host,
+                path,
+                "maps to another resource when letter case is ignored or percent-encoding is "
+                "decoded, as some servers do. Write it exactly like the destination.",
+            )
+        return found
+
+    def _walk(self, rules: dict[bytes, Resource], path: bytes) -> Resource | None:
+        segments = path.split(b"/", self.depth + 1)[: self.depth + 1]
+        for count in range(len(segments), 0, -1):
+            resource = rules.get(b"/".join(segments[:count]))
+            if resource is not None:
+                return resource
+        return None
+
+
+def _ambiguous(host: bytes, path: bytes, why: str) -> EgressBlockedError:
+    where = (host + path).decode("ascii", "backslashreplace")
+    return EgressBlockedError(
+        f"On this host the path decides which resource is meant, and the path of {where} {why}",
+        where,
+    )
+
+
+def parse_scopes(scopes: Iterable[str]) -> frozenset[str]:
+    """
+    The set of scopes meant by an iterable, or by one space-delimited string (RFC 6749 3.3).
+    """
+    parsed = frozenset(scopes.split(" ") if isinstance(scopes, str) else scopes) - {""}
+    for scope in parsed:
+        # RFC 6749 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
+            raise ConfigurationError(
+                f"{scope!r} is no scope: RFC 6749 3.3 allows printable ASCII without space, "
+                "quote and backslash."
+            )
+    return parsed
+
+
+def is_secure_url(url: Any) -> bool:
+    """
+    Whether what is sent there cannot be read on a network: `https`, or a loopback address.
+
+    Only address literals count as loopback: a name such as `localhost` is whatever the resolver
+    says it is.
+    """
+    if url.scheme == "https":
+        return True
+    try:
+        address = ipaddress.ip_address(url.raw_host.decode("ascii"))
+    except ValueError:
+        return False
+    # Whether ::ffff:127.0.0.1 is a loopback address differs between versions of Python.
+    mapped = address.version == 6 and address.ipv4_mapped is not None
+    return url.scheme == "http" and address.is_loopback and not mapped
+
+
+def display_url(url: Any) -> str:
+    """
+    A URL for messages: no userinfo and no query, where secrets live.
+    """
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?".encode())
+
+# What servers, gateways and their caches read in different ways: encoded dots, slashes,
+# backslashes, semicolons and controls (however often encoded), their plain forms, empty segments
+# and dot segments. See CVE-2021-31920, CVE-2019-9901, CVE-2021-29492.
+_AMBIGUOUS = re.compile(
+    rb"%(?:25)*(?:2[ef]|5c|3b|[01][0-9a-f]|7f)|%(?![0-9a-f]{2})|[\\;]|//|(?<=/)\.{1,2}(?=/|$)",
+    re.IGNORECASE,
+)
+
+_RESERVED = frozenset(
+    {
+        "grant_type",
+        "resource",
+        "scope",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+    }
+)
+
+
+def _pairs(
+    resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap,
+) -> Iterator[tuple[str, Resource]]:
+    if isinstance(resources, str):
+        raise ConfigurationError(
+            f"resources={resources!r} is one string. Give a list, [{resources!r}], or a mapping."
+        )
+    if isinstance(resources, ResourceMap):
+        yield from resources
+    elif isinstance(resources, Mapping):
+        for destination, resource in resources.items():
+            if not isinstance(destination, str):
+                raise ConfigurationError(f"The destination {destination!r} is no string.")
+            yield destination, _as_resource(resource)
+    else:
+        for item in resources:
+            resource = _as_resource(item)
+            if not resource.identifier.lower().startswith(("https:", "http:")):
+                raise ConfigurationError(
+                    f"{resource.identifier!r} does not say where it is served. Map its "
+                    f"destination to it: {{'https://...': {resource.identifier!r}}}."
+                )
+            yield resource.identifier, resource
+
+
+def _as_resource(value: Resource | str) -> Resource:
+    if isinstance(value, Resource):
+        return value
+    if isinstance(value, str):
+        return Resource(value)
+    raise ConfigurationError(
+        f"A resource is a `Resource` or its identifier as a string, not {type(value).__name__}."
+    )
+
+
+def _check_identifier(identifier: str) -> None:
+    if not isinstance(identifier, str):
+        raise ConfigurationError(
+            f"A resource identifier is a string, not {type(identifier).__name__}."
+        )
+    # RFC 8707 2: "Its value MUST be an absolute URI", so a scheme is required.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", identifier) or re.fullmatch(
+        r"(?i)https?:(?://)?[/?#:]*", identifier
+    ):
+        raise ConfigurationError(
+            f"{identifier!r} is no resource identifier: RFC 8707 asks for an absolute URI in "
+            "ASCII, such as 'https://api.example.com/' or 'urn:example:billing'."
+        )
+    # RFC 8707 2: "The URI MUST NOT include a fragment component." An empty one is one too.
+    if "#" in identifier:
+        raise ConfigurationError(
+            f"The resource identifier {identifier!r} has a fragment, which RFC 8707 forbids. "
+            "Remove it from '#' on."
+        )
+    # RFC 8707 2: "It SHOULD NOT include a query component".
+    if "?" in identifier:
+        warnings.warn(
+            f"The resource identifier {identifier!r} has a query. It is sent unchanged, but "
+            "RFC 8707 advises against it.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _check_extra(
+    identifier: str, extra: Mapping[str, str] | tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = tuple(sorted(dict(extra).items()))
+    for name, value in pairs:
+        if name in _RESERVED or not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(
+                f"extra={{{name!r}: ...}} for {identifier!r}: names and values are strings, and "
+                "the parameters that have an argument of their own are set by that argument."
+            )
+    return pairs
+
+
+def _parse_destination(
+    destination: str, resource: Resource
+) -> tuple[str, bytes, int | None, bytes]:
+    """
+    The scheme, host, port (`None` for the default) and path prefix (no slash at its end).
+    """
+
+    def refuse(why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The destination {destination!r} of {resource.identifier!r} {why}"
+        )
+
+    scheme, separator, rest = destination.partition("://")
+    wildcard = rest.startswith("*.")
+    try:
+        url = http.URL(f"{scheme}{separator}{rest.removeprefix('*.')}")
+    except (http.InvalidURL, TypeError, UnicodeError) as error:
+        raise refuse(f"is no URL: {error}.") from None
+    if url.scheme not in ("https", "http") or not separator or not url.raw_host:
+        raise refuse("is no http(s) URL. Write it like 'https://api.example.com/'.")
+    if url.userinfo or "?" in destination or "#" in destination:
+        raise refuse("must be an origin with an optional path: no userinfo, query or fragment.")
+    if re.search(r"[\s\\]", destination):
+        raise refuse("contains white space or a backslash.")
+    # httpx also reads ":+443" and digits of other scripts.
+    port = re.search(r":([^:\]]*)$", rest.partition("/")[0])
+    if port and not (re.fullmatch(r"[1-9][0-9]{0,4}", port[1]) and int(port[1]) < 65536):
+        raise refuse("has a port that is no plain number from 1 to 65535.")
+    host = _configured_host(url.raw_host, refuse)
+    if wildcard:
+        if b"." not in host.strip(b".") or b":" in host or _is_address(host):
+            raise refuse("is too broad: a wildcard needs at least two labels behind it.")
+        if not resource.identifier.lower().startswith(("https:", "http:")):
+            # RFC 8707 3: with an abstract identifier the client has to know which endpoints
+            # belong to it; a wildcard says it does not.
+            raise refuse("is a wildcard, and an abstract identifier needs its hosts by name.")
+        host = b"*." + host
+    if not (resource.allow_http or is_secure_url(url)):
+        raise refuse(
+            "is plain http, where everybody on the way can read the token. Use https, a loopback "
+            "address such as 127.0.0.1, or Resource(..., allow_http=True)."
+        )
+    prefix = url.raw_path.rstrip(b"/") if url.raw_path != b"/" else b""
+    if _AMBIGUOUS.search(url.raw_path):
+        raise refuse("has a path that servers read in different ways. Write it in its plain form.")
+    return url.scheme, host, url.port, prefix
+
+
+def _configured_host(host: bytes, refuse: Any) -> bytes:
+    if b":" in host:
+        address = _canonical_ipv6(host)
+        if not address:
+            raise refuse("has an IPv6 address with a zone, which means nothing to anybody else.")
+        return address
+    if b"*" in host:
+        raise refuse("has a wildcard that is not one whole leftmost label.")
+    if not _HOST.fullmatch(host):
+        raise refuse("has a host with characters that no host name has.")
+    last = host.rstrip(b".").rpartition(b".")[2]
+    if re.fullmatch(rb"[0-9]+|0x[0-9a-f]*", last) and not _is_address(host):
+        raise refuse("has a number for a host, which resolvers read in different ways.")
+    return host
+
+
+def _is_address(host: bytes) -> bool:
+    try:
+        ipaddress.ip_address(host.decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def _canonical_ipv6(host: bytes) -> bytes:
+    """
+    The one spelling of an IPv6 address; empty if it is none or has a zone.
+    """
+    try:
+        address = ipaddress.IPv6Address(host.decode("ascii"))
+    except ValueError:
+        return b""
+    return b"" if address.scope_id else address.compressed.encode()
+
+
+def _fully_decoded(path: bytes) -> bytes:
+    while (decoded := unquote_to_bytes(path)) != path:
+        path = decoded
+    return path

@@ -1,0 +1,166 @@
+"""
+Values: an access token, the key it is kept under, and how long it is good.
+
+Nothing here sends, waits or reads a clock; the time comes in as `now`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+__all__ = ["AccessToken", "CachedToken", "Freshness", "Secret", "TokenKey"]
+
+
+class Secret:
+    """
+    A string that does not print itself: a token or a client secret.
+
+    `reveal()` is the only way to the text. It does not pickle; a copy is the same object.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """
+        The text itself. Whoever calls this decides where it goes.
+        """
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret('...')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A secret is not pickled: what is pickled can be stored and sent anywhere.")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """
+    An access token (RFC 6749 1.4), bound to the one resource it was asked for.
+
+    `repr` shows what it is for, never the token. Most code wants `ResourceTokenAuth`, which sends
+    it to the right place; use this for clients that are not httpx.
+
+    Attributes:
+        resource: The identifier of the resource it was asked for.
+        token_type: `"Bearer"` (RFC 6750).
+        scopes: The scopes granted, which can be fewer than asked for (RFC 6749 5.1).
+        expires_at: When it expires, by this machine's wall clock.
+    """
+
+    _value: Secret = field(repr=False)
+    resource: str
+    token_type: str
+    scopes: frozenset[str]
+    expires_at: datetime
+
+    @property
+    def authorization(self) -> str:
+        """
+        The value for an `Authorization` header: `Bearer ...`. For `resource`, and nothing else.
+        """
+        return f"{self.token_type} {self._value.reveal()}"
+
+    def reveal(self) -> str:
+        """
+        The token itself, for protocols without an `Authorization` header.
+        """
+        return self._value.reveal()
+
+
+class TokenKey:
+    """
+    What a token is stored, awaited and backed off under: everything that was asked for.
+
+    Two keys are equal only if all of it is: parts are length-prefixed before they are hashed
+    (SHA-256), so that no two lists of parts read the same. Secrets enter as digests only.
+    """
+
+    __slots__ = ("_hash", "digest")
+
+    def __init__(self, parts: Iterable[str | bytes]) -> None:
+        sha256 = hashlib.sha256()
+        for part in parts:
+            raw = part.encode() if isinstance(part, str) else part
+            sha256.update(len(raw).to_bytes(8, "big") + raw)
+        self.digest = sha256.digest()
+        self._hash = hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenKey) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"TokenKey({self.digest.hex()[:12]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """
+    The life of a token, in seconds of a clock that does not jump.
+
+    Attributes:
+        requested_at: When the token request was sent; its lifetime counts from here.
+        soft_at: From here on it is refreshed ahead, and nobody waits.
+        hard_at: From here on it is not presented any more.
+    """
+
+    requested_at: float
+    soft_at: float
+    hard_at: float
+
+    @classmethod
+    def of(cls, lifetime: timedelta, requested_at: float, draw: Callable[[], float]) -> Freshness:
+        """
+        The windows of a token.
+
+        Args:
+            lifetime: How long the server said it lives.
+            requested_at: When it was asked for.
+            draw: A uniform random number from 0 to 1. It moves the refresh earlier, never later,
+                so that a fleet started together does not refresh together.
+        """
+        seconds = lifetime.total_seconds()
+        margin = min(_HARD_MARGIN, _HARD_SHARE * seconds)
+        window = min(_SOFT_WINDOW, _SOFT_SHARE * seconds) * (1 + _EARLIER_SHARE * draw())
+        return cls(
+            requested_at=requested_at,
+            soft_at=requested_at + seconds - window,
+            hard_at=requested_at + seconds - margin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CachedToken:
+    """
+    What a store keeps: a token and how long it is good.
+    """
+
+    token: AccessToken
+    freshness: Freshness
+
+
+_HARD_MARGIN, _HARD_SHARE = 30.0, 0.10
+_SOFT_WINDOW, _SOFT_SHARE = 300.0, 0.25
+_EARLIER_SHARE = 0.20
