@@ -163,7 +163,7 @@ class ResourceTokenAuth(_Auth):
         shown = warm or self.cache.acquire(asked)
         self._attach(request, asked, shown, _WireGuard)
         response = yield request
-        if self._may_renew(request, response, asked, warm):
+        if response.status_code == 401 and self._may_renew(request, response, asked, warm):
             renewed = self.cache.renew(asked, shown.token)
             if renewed is not None:
                 self._attach(request, asked, renewed, _WireGuard)
@@ -181,7 +181,7 @@ class ResourceTokenAuth(_Auth):
         shown = warm or await self.cache.aacquire(asked)
         self._attach(request, asked, shown, _AsyncWireGuard)
         response = yield request
-        if self._may_renew(request, response, asked, warm):
+        if response.status_code == 401 and self._may_renew(request, response, asked, warm):
             renewed = await self.cache.arenew(asked, shown.token)
             if renewed is not None:
                 self._attach(request, asked, renewed, _AsyncWireGuard)
@@ -214,8 +214,6 @@ class ResourceTokenAuth(_Auth):
     def _may_renew(
         self, request: Any, response: Any, asked: TokenRequest, warm: CachedToken | None
     ) -> bool:
-        if response.status_code != 401:
-            return False
         # Redirects are followed inside the flow: this 401 may be somebody else's.
         try:
             answered = self.resources.resource_for(response.request.url)

@@ -157,14 +157,17 @@ class ResourceMap:
         """
         if isinstance(url, str):
             url = http.URL(url)
-        resource = self.resource_at(url.scheme, url.raw_host, url.port, url.raw_path)
-        if resource is not None and url.userinfo:
+        scheme, host, port = url.scheme, url.raw_host, url.port
+        paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
+        if paths is None:
+            return None
+        if url.userinfo:
             raise EgressBlockedError(
                 f"The URL for {display_url(url)} carries userinfo, which can make one host look "
                 "like another. Remove it from the URL.",
                 display_url(url),
             )
-        return resource
+        return paths.whole or paths.longest(url.raw_path, host)
 
     def resource_at(
         self, scheme: str, host: bytes, port: int | None, target: bytes

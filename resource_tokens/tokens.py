@@ -87,7 +87,7 @@ class AccessToken:
         return self._value.reveal()
 
 
-class TokenKey:
+class TokenKey(bytes):
     """
     What a token is stored, awaited and backed off under: everything that was asked for.
 
@@ -95,24 +95,21 @@ class TokenKey:
     (SHA-256), so that no two lists of parts read the same. Secrets enter as digests only.
     """
 
-    __slots__ = ("_hash", "digest")
+    __slots__ = ()
 
-    def __init__(self, parts: Iterable[str | bytes]) -> None:
+    @classmethod
+    def of(cls, parts: Iterable[str | bytes]) -> TokenKey:
+        """
+        The key of these parts, in this order.
+        """
         sha256 = hashlib.sha256()
         for part in parts:
             raw = part.encode() if isinstance(part, str) else part
             sha256.update(len(raw).to_bytes(8, "big") + raw)
-        self.digest = sha256.digest()
-        self._hash = hash(self.digest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TokenKey) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return self._hash
+        return cls(sha256.digest())
 
     def __repr__(self) -> str:
-        return f"TokenKey({self.digest.hex()[:12]})"
+        return f"TokenKey({self.hex()[:12]})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class TokenRequest:
         ]
         for name, value in self._parameters():
             parts += (name, value)
-        object.__setattr__(self, "key", TokenKey(parts))
+        object.__setattr__(self, "key", TokenKey.of(parts))
 
     def message(self, token_endpoint: str) -> HTTPRequest:
         """

@@ -1,0 +1,862 @@
+"""
+Small real servers on 127.0.0.1 to test code that asks for tokens and shows them.
+
+`LocalAuthorizationServer` issues them, `LocalResourceServer` is an API that checks them. Both speak
+plain HTTP/1.1 from threads of their own, so they serve asyncio, trio and blocking code alike. They
+keep what they were sent, tokens and secrets included, in memory until `clear()`.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import math
+import re
+import secrets
+import socket
+import socketserver
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from email.message import Message
+from enum import Enum
+from http import HTTPStatus
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final, Literal, Self, cast
+from urllib.parse import parse_qsl, unquote_plus
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+__all__ = [
+    "ABSENT",
+    "LocalAuthorizationServer",
+    "LocalResourceServer",
+    "RequestRecord",
+    "RevokedTokenError",
+    "TokenRequestRecord",
+]
+
+Headers = Mapping[str, str] | tuple[tuple[str, str], ...]
+
+
+class _Absent(Enum):
+    ABSENT = "ABSENT"
+
+
+ABSENT: Final = _Absent.ABSENT
+"""
+As a value in `LocalAuthorizationServer.overrides`: leave this member out of the response.
+"""
+
+
+class RevokedTokenError(jwt.InvalidTokenError):
+    """
+    The token was revoked with `LocalAuthorizationServer.revoke`.
+    """
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RequestRecord:
+    """
+    A request as it came over the wire, and the status it was answered with.
+
+    The fields hold everything that was sent; the `repr` shows no credential.
+
+    Attributes:
+        target: The request target byte for byte, query included.
+        body: The first 64 KiB.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    status: int
+
+    def __repr__(self) -> str:
+        headers = tuple(
+            (name, _REDACTED if _SECRET_HEADER.search(name) else _redacted(value))
+            for name, value in self.headers
+        )
+        target = _redacted(self.target)
+        return f"RequestRecord({self.method} {target!r}, headers={headers}, status={self.status})"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequestRecord:
+    """
+    A request to the token endpoint and its outcome; it holds no secret and no token.
+
+    Attributes:
+        received_at: Seconds since the epoch, by the server's clock.
+        parameters: The form as sent, with the value of every secret replaced.
+        error: The RFC 6749 error code of the answer, None when there was none.
+    """
+
+    received_at: float
+    client_id: str | None
+    auth_method: Literal["client_secret_basic", "client_secret_post", "none"]
+    grant_type: str | None
+    resources: tuple[str, ...]
+    scopes: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...]
+    status: int
+    error: str | None
+
+
+class _LocalServer(ABC):
+    """
+    What both servers share: start and stop, the ledger, answers set by path.
+    """
+
+    def __init__(self) -> None:
+        self._port = 0
+        self._listener: _Listener | None = None
+        self._stopping = threading.Event()
+        # Guards every collection below and in the subclasses.
+        self._lock = threading.Lock()
+        self._requests: list[RequestRecord] = []
+        self._canned: dict[str, Iterator[_Answer]] = {}
+
+    def start(self) -> Self:
+        """
+        Listen on a free port, or after `stop()` on the same one again.
+        """
+        if self._listener is None:
+            self._stopping.clear()
+            self._listener = _Listener(self._port, self._exchange)
+            self._port = self._listener.server_address[1]
+        return self
+
+    def stop(self) -> None:
+        """
+        Close every connection and wait until all threads have ended.
+        """
+        if self._listener is not None:
+            self._stopping.set()
+            self._listener.close()
+            self._listener = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def requests(self) -> tuple[RequestRecord, ...]:
+        """
+        Every request answered so far, whatever its path, in the order of the answers.
+        """
+        with self._lock:
+            return tuple(self._requests)
+
+    def clear(self) -> None:
+        """
+        Forget the records; tokens already issued stay as valid as they were.
+        """
+        with self._lock:
+            self._requests.clear()
+
+    def respond(
+        self,
+        path: str,
+        status: int = 200,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        times: int | None = None,
+    ) -> None:
+        """
+        Give this answer at `path` to whoever asks, without looking at the request.
+
+        Args:
+            path: Compared with the path on the wire, without the query.
+            status: Of the answer.
+            headers: Of the answer; `Content-Length` is added unless given, right or wrong.
+            body: Of the answer.
+            times: How often, before the usual answer is back; None is forever.
+        """
+        answer = _Answer(status, body, _pairs(headers))
+        with self._lock:
+            self._canned[path] = repeat(answer) if times is None else repeat(answer, times)
+
+    def redirect(self, path: str, to: str, status: int = 302, *, times: int | None = None) -> None:
+        """
+        Redirect whoever asks for `path` to the URL `to`, as `respond` would.
+        """
+        self.respond(path, status, {"Location": to}, times=times)
+
+    @property
+    def _origin(self) -> str:
+        if not self._port:
+            raise RuntimeError(
+                f"This {type(self).__name__} has no address yet. Call start(), or use it in `with`."
+            )
+        return f"http://127.0.0.1:{self._port}"
+
+    def _exchange(self, request: _Request) -> _Answer:
+        with self._lock:
+            canned = next(self._canned.get(request.path, iter(())), None)
+        answer = canned or self._answer(request)
+        headers = tuple(request.headers.items())
+        record = RequestRecord(request.method, request.target, headers, request.body, answer.status)
+        with self._lock:
+            self._requests.append(record)
+        return answer
+
+    @abstractmethod
+    def _answer(self, request: _Request) -> _Answer: ...
+
+
+class LocalAuthorizationServer(_LocalServer):
+    """
+    An OAuth authorization server for the client credentials grant with resource indicators.
+
+    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068) and publishes metadata
+    (RFC 8414 and OpenID discovery). Every public attribute may be set while it runs.
+
+    Args:
+        clients: Secret by client id.
+        resources: The scopes allowed at each resource; None knows every resource and scope.
+        audiences: What to write in `aud` where that is not the resource itself.
+        path: Path of the issuer, such as `/tenant1`.
+        metadata: Which of the two metadata documents exist.
+        clock: Seconds since the epoch, for `iat`, `exp` and the records.
+
+    Attributes:
+        delay: How long each token request waits for its answer.
+        ignore_resource: Issue tokens for everything known, as servers without RFC 8707 do.
+        same_token: Return the last live token again, whatever the request asks for.
+        overrides: Members to replace in each success response, or with `ABSENT` to leave out.
+    """
+
+    def __init__(
+        self,
+        *,
+        clients: Mapping[str, str] | None = None,
+        resources: Mapping[str, Collection[str]] | None = None,
+        audiences: Mapping[str, str] | None = None,
+        path: str = "",
+        metadata: Literal["both", "rfc8414", "openid", "none"] = "both",
+        token_format: Literal["jwt", "opaque"] = "jwt",  # noqa: S107 - no password
+        lifetime: timedelta = timedelta(hours=1),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.clients = dict({"orders-worker": "secret"} if clients is None else clients)
+        self.resources = resources
+        self.audiences = dict(audiences or {})
+        self.metadata = metadata
+        self.token_format = token_format
+        self.lifetime = lifetime
+        self.delay = timedelta(0)
+        self.ignore_resource = False
+        self.same_token = False
+        self.overrides: Mapping[str, object] = {}
+        self._path = path
+        self._clock = clock
+        self._scripted: deque[_Answer] = deque()
+        self._token_requests: list[TokenRequestRecord] = []
+        self._asked: dict[str, None] = {}
+        # The signed JWT by the string that the client holds, which is another one when opaque.
+        self._issued: dict[str, str] = {}
+        self._last: tuple[str, dict[str, Any]] | None = None
+        self._revoked: set[str] = set()
+        self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self.rotate_keys()
+
+    def __repr__(self) -> str:
+        return f"LocalAuthorizationServer(issuer={self.issuer if self._port else None!r})"
+
+    @property
+    def issuer(self) -> str:
+        """
+        The issuer identifier, known from the first start on.
+        """
+        return self._origin + self._path
+
+    @property
+    def token_endpoint(self) -> str:
+        """
+        The URL that takes token requests.
+        """
+        return self.issuer.rstrip("/") + "/token"
+
+    @property
+    def jwks_uri(self) -> str:
+        """
+        The URL of the key set.
+        """
+        return self.issuer.rstrip("/") + "/jwks"
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        """
+        The public keys as a JSON Web Key Set.
+        """
+        with self._lock:
+            keys = dict(self._keys)
+        return {
+            "keys": [
+                ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+                | {"kid": kid, "use": "sig", "alg": "ES256"}
+                for kid, key in keys.items()
+            ]
+        }
+
+    @property
+    def token_requests(self) -> tuple[TokenRequestRecord, ...]:
+        """
+        The token requests answered so far, in the order in which they came in.
+        """
+        with self._lock:
+            return tuple(sorted(self._token_requests, key=attrgetter("received_at")))
+
+    @property
+    def issued(self) -> tuple[str, ...]:
+        """
+        Every token that was signed, in order.
+        """
+        with self._lock:
+            return tuple(self._issued)
+
+    def clear(self) -> None:
+        """
+        Forget the records; tokens already issued stay as valid as they were.
+        """
+        super().clear()
+        with self._lock:
+            self._token_requests.clear()
+
+    def fail_next(
+        self,
+        n: int = 1,
+        status: int = 503,
+        error: str = "temporarily_unavailable",
+        headers: Headers = (),
+    ) -> None:
+        """
+        Answer the next `n` token requests with an OAuth error, after those already queued.
+        """
+        answer = _json(status, {"error": error}, *_pairs(headers), error=error)
+        with self._lock:
+            self._scripted.extend(repeat(answer, n))
+
+    def answer_next(self, status: int = 200, body: bytes = b"", headers: Headers = ()) -> None:
+        """
+        Answer the next token request with exactly this, after those already queued.
+        """
+        with self._lock:
+            self._scripted.append(_Answer(status, body, _pairs(headers)))
+
+    def rotate_keys(self, *, keep_old: bool = True) -> None:
+        """
+        Sign with a new key from now on; without `keep_old`, tokens signed before are void.
+        """
+        with self._lock:
+            if not keep_old:
+                self._keys.clear()
+                self._last = None
+            self._keys[secrets.token_hex(8)] = ec.generate_private_key(ec.SECP256R1())
+
+    def revoke(self, token: str) -> None:
+        """
+        Make `verify` refuse this token.
+        """
+        with self._lock:
+            self._revoked.add(token)
+
+    def is_revoked(self, token: str) -> bool:
+        """
+        Whether the token was revoked.
+        """
+        with self._lock:
+            return token in self._revoked
+
+    def verify(self, token: str, *, audience: str) -> dict[str, Any]:
+        """
+        Check a token of either format as RFC 9068 tells an API to, and return its claims.
+
+        Raises:
+            RevokedTokenError: It was revoked.
+            jwt.InvalidTokenError: It is expired, malformed, or not for `audience`.
+        """
+        if self.is_revoked(token):
+            raise RevokedTokenError("The token was revoked")
+        with self._lock:
+            signed, keys = self._issued.get(token, token), dict(self._keys)
+        header = jwt.get_unverified_header(signed)
+        if header.get("typ") != "at+jwt" or header.get("kid") not in keys:
+            raise jwt.InvalidTokenError("Not an access token signed with a current key")
+        claims: dict[str, Any] = jwt.decode(
+            signed,
+            keys[header["kid"]].public_key(),
+            algorithms=["ES256"],
+            audience=audience,
+            issuer=self.issuer,
+            # PyJWT judges times by its own clock, not by ours.
+            options={"verify_exp": False, "verify_iat": False},
+        )
+        if claims["exp"] <= self._clock():
+            raise jwt.ExpiredSignatureError("The token has expired")
+        return claims
+
+    def _answer(self, request: _Request) -> _Answer:
+        stem = self._path.rstrip("/")
+        documents: dict[str, Callable[[], dict[str, Any]]] = {f"{stem}/jwks": lambda: self.jwks}
+        if self.metadata in ("both", "rfc8414"):
+            # RFC 8414 3.1: inserted between the host and the path of the issuer.
+            documents[f"/.well-known/oauth-authorization-server{stem}"] = self._metadata_document
+        if self.metadata in ("both", "openid"):
+            documents[f"{stem}/.well-known/openid-configuration"] = self._metadata_document
+
+        if request.path == f"{stem}/token":
+            return self._token_answer(request)
+        if request.path in documents:
+            return _json(200, documents[request.path]())
+        return _json(404, {"error": "not_found"})
+
+    def _metadata_document(self) -> dict[str, Any]:
+        return {
+            "issuer": self.issuer,
+            "token_endpoint": self.token_endpoint,
+            "jwks_uri": self.jwks_uri,
+            "grant_types_supported": ["client_credentials"],
+            "response_types_supported": [],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        }
+
+    def _token_answer(self, request: _Request) -> _Answer:
+        received_at = self._clock()
+        with self._lock:
+            scripted = self._scripted.popleft() if self._scripted else None
+        self._stopping.wait(self.delay.total_seconds())
+
+        form: list[tuple[str, str]] = []
+        client = _PresentedClient("none")
+        try:
+            form = _form(request)
+            client = _presented_client(request, form)
+            answer = scripted or self._grant(form, client)
+        except _RefusedError as refused:
+            answer = scripted or refused.answer
+
+        record = TokenRequestRecord(
+            received_at=received_at,
+            client_id=client.client_id,
+            auth_method=client.auth_method,
+            grant_type=dict(form).get("grant_type"),
+            resources=tuple(value for name, value in form if name == "resource"),
+            scopes=tuple(dict(form).get("scope", "").split()),
+            parameters=tuple(self._without_secret(name, value) for name, value in form),
+            status=answer.status,
+            error=answer.error,
+        )
+        with self._lock:
+            self._token_requests.append(record)
+        return answer
+
+    def _without_secret(self, name: str, value: str) -> tuple[str, str]:
+        with self._lock:
+            known = value in self._issued or value in list(self.clients.values())
+        return name, _REDACTED if known or _SECRET_PARAMETER.search(name) else value
+
+    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> _Answer:
+        secret = self.clients.get(client.client_id or "")
+        if secret is None or secret != client.secret:
+            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
+        names = [name for name, _ in form if name != "resource"]
+        if len(names) != len(set(names)):
+            raise _RefusedError("invalid_request", "A parameter is repeated")
+        parameters = dict(form)
+        if "grant_type" not in parameters:
+            raise _RefusedError("invalid_request", "grant_type is missing")
+        if parameters["grant_type"] != "client_credentials":
+            raise _RefusedError("unsupported_grant_type", "Only client_credentials is supported")
+
+        audience, allowed = self._target([value for name, value in form if name == "resource"])
+        requested = parameters.get("scope", "").split()
+        scopes = requested
+        if allowed is not None:
+            scopes = [scope for scope in requested or allowed if scope in allowed]
+        if requested and not scopes:
+            raise _RefusedError("invalid_scope", "None of the requested scopes is allowed here")
+        return self._issue(client.client_id or "", audience, scopes)
+
+    def _target(self, resources: list[str]) -> tuple[str | list[str], list[str] | None]:
+        """
+        Return the audience for these resources and the scopes allowed there, None for any.
+        """
+        if not self.ignore_resource:
+            if len(resources) != 1:
+                raise _RefusedError("invalid_target", "Exactly one resource is needed")
+            if not _ABSOLUTE_URI.fullmatch(resources[0]):
+                raise _RefusedError("invalid_target", "Not an absolute URI without a fragment")
+            if self.resources is not None and resources[0] not in self.resources:
+                raise _RefusedError("invalid_target", "The resource is unknown")
+        with self._lock:
+            self._asked |= dict.fromkeys(resources)
+            if self.ignore_resource:
+                resources = list(self._asked if self.resources is None else self.resources)
+        audience = [self.audiences.get(resource, resource) for resource in resources]
+        allowed = None
+        if self.resources is not None:
+            scopes = (scope for resource in resources for scope in self.resources[resource])
+            allowed = list(dict.fromkeys(scopes))
+        return audience if self.ignore_resource else audience[0], allowed
+
+    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> _Answer:
+        now = self._clock()
+        with self._lock:
+            last = self._last if self.same_token else None
+            if last is None or last[0] in self._revoked or last[1]["exp"] <= now:
+                last = self._last = self._sign(client_id, audience, scopes, now)
+        token, claims = last
+        members: dict[str, object] = {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": math.floor(claims["exp"] - now),
+        }
+        if claims["scope"]:
+            members["scope"] = claims["scope"]
+        members |= self.overrides
+        return _json(200, {name: value for name, value in members.items() if value is not ABSENT})
+
+    def _sign(
+        self, client_id: str, audience: str | list[str], scopes: list[str], now: float
+    ) -> tuple[str, dict[str, Any]]:
+        claims = {
+            "iss": self.issuer,
+            "sub": client_id,
+            "client_id": client_id,
+            "aud": audience,
+            "scope": " ".join(dict.fromkeys(scopes)),
+            "iat": math.floor(now),
+            # Up, so that the token lives at least as long as expires_in says.
+            "exp": math.ceil(now + self.lifetime.total_seconds()),
+            "jti": secrets.token_urlsafe(16),
+        }
+        kid, key = list(self._keys.items())[-1]
+        signed = jwt.encode(claims, key, "ES256", headers={"typ": "at+jwt", "kid": kid})
+        opaque = self.token_format == "opaque"  # noqa: S105 - no password
+        token = secrets.token_urlsafe(32) if opaque else signed
+        self._issued[token] = signed
+        return token, claims
+
+
+class LocalResourceServer(_LocalServer):
+    """
+    An API that lets in whoever shows a token of `authorization_server` for its audience.
+
+    It answers 200 with `{"audience", "scope", "path"}`, 401 with an RFC 6750 challenge, or 404
+    where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
+
+    Args:
+        audience: The audience of the whole host.
+        audiences: Instead, the audience below each path; the longest prefix by segments wins.
+    """
+
+    def __init__(
+        self,
+        authorization_server: LocalAuthorizationServer,
+        *,
+        audience: str | None = None,
+        audiences: Mapping[str, str] | None = None,
+    ) -> None:
+        if (audience is None) == (audiences is None):
+            raise ValueError("Give either audience= or audiences=, and not both.")
+        super().__init__()
+        self._authorization_server = authorization_server
+        self._audiences = {"/": audience} if audience is not None else dict(audiences or {})
+
+    def __repr__(self) -> str:
+        url = self.url if self._port else None
+        return f"LocalResourceServer(url={url!r}, audiences={self._audiences!r})"
+
+    @property
+    def url(self) -> str:
+        """
+        The root URL, with a trailing slash, known from the first start on.
+        """
+        return self._origin + "/"
+
+    def tokens_seen(self) -> tuple[str, ...]:
+        """
+        Return each token that arrived here, once, in the order of arrival.
+
+        A token is what follows a bearer scheme or `access_token=`, and every token of the
+        authorization server, wherever in the target, the headers or the body it stood.
+        """
+        issued = self._authorization_server.issued
+        seen: dict[str, None] = {}
+        for record in self.requests:
+            lines = [record.target, record.body.decode("latin-1")]
+            text = "\n".join([*lines, *(value for _, value in record.headers)])
+            seen |= dict.fromkeys(_PRESENTED_TOKEN.findall(text))
+            seen |= dict.fromkeys(token for token in issued if token in text)
+        return tuple(seen)
+
+    def _answer(self, request: _Request) -> _Answer:
+        prefixes = [prefix for prefix in self._audiences if _covers(prefix, request.path)]
+        if not prefixes:
+            return _json(404, {"error": "not_found"})
+        audience = self._audiences[max(prefixes, key=len)]
+        # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
+        authorization = ", ".join(request.headers.get_all("Authorization", []))
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return _unauthorized()
+        try:
+            claims = self._authorization_server.verify(token.strip(), audience=audience)
+        except jwt.InvalidTokenError as error:
+            return _unauthorized(str(error))
+        members = {"audience": audience, "scope": claims["scope"], "path": request.path}
+        return _json(200, members)
+
+
+def _covers(prefix: str, path: str) -> bool:
+    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def _unauthorized(description: str | None = None) -> _Answer:
+    challenge = 'Bearer realm="local"'
+    if description is not None:
+        # RFC 6750 3: no quote, backslash or control character in error_description.
+        description = re.sub(r"[^ !#-\[\]-~]", "'", description)
+        challenge += f', error="invalid_token", error_description="{description}"'
+    return _json(401, {}, ("WWW-Authenticate", challenge))
+
+
+_REDACTED = "[redacted]"
+_SECRET_HEADER = re.compile(r"auth|cookie|dpop|key|secret|token", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"assertion|code|password|secret|token(?!_type)", re.IGNORECASE)
+_PRESENTED_TOKEN = re.compile(r"(?i:\b(?:bearer|dpop)[ ]+|\baccess_token=)([\w.~+/-]+=*)")
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-\"$-~]+")
+
+
+def _redacted(text: str) -> str:
+    """
+    Return the text without anything that could be a token, on its own or after a keyword.
+    """
+    text = _PRESENTED_TOKEN.sub(_REDACTED, text)
+    return re.sub(r"[\w.~+=-]{32,}", _REDACTED, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _PresentedClient:
+    auth_method: Literal["client_secret_basic", "client_secret_post", "none"]
+    client_id: str | None = None
+    secret: str | None = field(default=None, repr=False)
+
+
+def _presented_client(request: _Request, form: list[tuple[str, str]]) -> _PresentedClient:
+    parameters = dict(form)
+    client_id, secret = parameters.get("client_id"), parameters.get("client_secret")
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return _PresentedClient("client_secret_post" if secret else "none", client_id, secret)
+    if secret is not None:
+        raise _RefusedError("invalid_request", "The client authenticates in two ways")
+
+    # RFC 6749 2.3.1: "encoded using the application/x-www-form-urlencoded encoding algorithm",
+    # each of the two on its own.
+    part = r"((?:[A-Za-z0-9*._~+-]|%[0-9A-Fa-f]{2})*)"
+    try:
+        decoded = base64.b64decode(credentials, validate=True).decode("ascii")
+        if pair := re.fullmatch(f"{part}:{part}", decoded):
+            basic_id, basic_secret = (unquote_plus(text, errors="strict") for text in pair.groups())
+            return _PresentedClient("client_secret_basic", basic_id, basic_secret)
+    except ValueError:
+        pass
+    return _PresentedClient("client_secret_basic")
+
+
+def _form(request: _Request) -> list[tuple[str, str]]:
+    if request.method != "POST":
+        raise _RefusedError("invalid_request", "Use POST", 405)
+    if request.headers.get_content_type() != "application/x-www-form-urlencoded":
+        raise _RefusedError("invalid_request", "The body must be application/x-www-form-urlencoded")
+    if request.truncated:
+        raise _RefusedError("invalid_request", "The body is too large", 413)
+    try:
+        # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted".
+        return parse_qsl(request.body.decode("ascii"), strict_parsing=True, errors="strict")
+    except ValueError:
+        raise _RefusedError("invalid_request", "The body is not a well-formed form") from None
+
+
+class _RefusedError(Exception):
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(error)
+        members = {"error": error, "error_description": description}
+        self.answer = _json(status, members, *_REFUSAL_HEADERS.get(status, ()), error=error)
+
+
+_REFUSAL_HEADERS = {
+    401: [("WWW-Authenticate", 'Basic realm="token endpoint"')],
+    405: [("Allow", "POST")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    error: str | None = None
+
+
+def _json(
+    status: int, members: Mapping[str, object], *headers: tuple[str, str], error: str | None = None
+) -> _Answer:
+    standard = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+    return _Answer(status, json.dumps(members).encode(), standard + headers, error)
+
+
+def _pairs(headers: Headers) -> tuple[tuple[str, str], ...]:
+    return headers if isinstance(headers, tuple) else tuple(headers.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    target: str
+    headers: Message
+    body: bytes
+    truncated: bool
+
+    @property
+    def path(self) -> str:
+        """
+        The path on the wire, of a target in origin form or in a proxy's absolute form.
+        """
+        return re.sub(r"^[A-Za-z]+://[^/?]*", "", self.target).partition("?")[0] or "/"
+
+
+class _Listener(socketserver.TCPServer):
+    """
+    The accepting thread and one thread per connection, all of which `close` ends.
+
+    Not `http.server.ThreadingHTTPServer`: that one asks the resolver for the host's name, forgets
+    its daemon threads, and leaves idle keep-alive connections open.
+    """
+
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, answer: Callable[[_Request], _Answer]) -> None:
+        super().__init__(("127.0.0.1", port), _Exchange)
+        self.answer = answer
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, socket.socket] = {}  # guarded by _lock
+        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._acceptor.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self._acceptor.join()
+        self.server_close()
+        with self._lock:
+            connections = dict(self._connections)
+        for connection in connections.values():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in connections:
+            thread.join()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(target=self._converse, args=(request, client_address))
+        thread.daemon = True
+        with self._lock:
+            self._connections[thread] = request
+        thread.start()
+
+    def _converse(self, connection: socket.socket, client_address: Any) -> None:
+        try:
+            self.finish_request(connection, client_address)
+        except OSError:
+            pass  # The client went away, which is no news.
+        except Exception:  # noqa: BLE001 - it is printed, and the other connections go on
+            self.handle_error(connection, client_address)
+        finally:
+            self.shutdown_request(connection)
+            with self._lock:
+                del self._connections[threading.current_thread()]
+
+
+class _Exchange(http.server.BaseHTTPRequestHandler):
+    """
+    Reads the requests of one connection and writes their answers.
+    """
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        # Every method there is or may be, so that no request escapes the ledger.
+        if name.startswith("do_"):
+            return self._exchange
+        raise AttributeError(name)
+
+    def _exchange(self) -> None:
+        body = bytearray()
+        size = 0
+        try:
+            for piece in self._body():
+                size += len(piece)
+                body += piece[: _BODY_LIMIT - len(body)]
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        # The base class folds a leading `//` in self.path; the ledger shows the wire.
+        target = self.requestline.split()[1]
+        request = _Request(self.command, target, self.headers, bytes(body), size > _BODY_LIMIT)
+        answer = cast("_Listener", self.server).answer(request)
+
+        self.send_response(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
+        if any(name.lower() == "content-length" for name, _ in answer.headers):
+            # It may be wrong on purpose, and then only the end of the connection ends the body.
+            self.close_connection = True
+        elif answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            yield from self._read(int(self.headers.get("Content-Length", "0")))
+            return
+        while size := int(self.rfile.readline(1024).partition(b";")[0], 16):
+            yield from self._read(size)
+            self.rfile.readline(1024)
+        while self.rfile.readline(1024).strip():
+            pass  # trailers
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            piece = self.rfile.read(min(size, _BODY_LIMIT))
+            if not piece:
+                raise ConnectionResetError("The client went away in the middle of a body")
+            size -= len(piece)
+            yield piece
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """
+        Write nothing; the ledger has it.
+        """
+
+
+_BODY_LIMIT = 64 * 1024

@@ -1,0 +1,32 @@
+"""
+Plain requests to the test servers themselves.
+
+Not httpx: a test may alias or patch it. No proxy from the environment: it could not reach loopback.
+"""
+
+import json
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def send(url: str, *, method: str = "GET", timeout: float = 10) -> bytes:
+    """
+    The body of the answer; raises OSError for an error status or a broken connection.
+    """
+    if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{url} is not a loopback address")
+    request = urllib.request.Request(url, method=method)
+    with _opener.open(request, timeout=timeout) as response:
+        body = response.read()
+    assert isinstance(body, bytes)
+    return body
+
+
+def fetch_json(url: str, *, timeout: float = 10) -> Any:
+    """
+    The JSON document at this address.
+    """
+    return json.loads(send(url, timeout=timeout))
