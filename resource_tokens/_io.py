@@ -91,6 +91,8 @@ class BlockingIO:
                 body = _Body(response)
                 for chunk in response.iter_raw():
                     body.add(chunk)
+                    if body.too_large:
+                        raise SendError(_TOO_LARGE)
                 return body.answer()
         except _FAILURES as error:
             failure = _describe(error)
@@ -118,7 +120,7 @@ class AsyncIO:
         import anyio
 
         failure = _too_late(server)
-        with anyio.move_on_after(server.timeout.total_seconds()):
+        with anyio.move_on_after(server.timeout.total_seconds()) as scope:
             try:
                 async with (
                     http.AsyncClient(**self._tls.options(server)) as client,
@@ -127,7 +129,13 @@ class AsyncIO:
                     body = _Body(response)
                     async for chunk in response.aiter_raw():
                         body.add(chunk)
-                    return body.answer()
+                        if body.too_large:
+                            # Not left by raising here: that would leave httpx's own generators
+                            # unfinished, which trio reports.
+                            scope.cancel()
+                            failure = _TOO_LARGE
+                    if not body.too_large:
+                        return body.answer()
             except _FAILURES as error:
                 failure = _describe(error)
         raise SendError(failure)
@@ -211,8 +219,10 @@ class _Body:
 
     def add(self, chunk: bytes) -> None:
         self._body += chunk
-        if len(self._body) > _MAX_BODY:
-            raise SendError(f"the answer is larger than {_MAX_BODY // 1024} KiB")
+
+    @property
+    def too_large(self) -> bool:
+        return len(self._body) > _MAX_BODY
 
     def answer(self) -> HTTPAnswer:
         headers = {name.lower(): value for name, value in self._response.headers.items()}
@@ -262,7 +272,11 @@ def _describe(error: Exception) -> str:
     # The error itself is not chained: it holds the request, and with it the credentials.
     if isinstance(error, SendError):
         return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    # What trio or a TLS library said is further down.
+    told: BaseException = error
+    while not str(told) and (cause := told.__cause__ or told.__context__) is not None:
+        told = cause
+    return f"{type(told).__name__}: {told}"
 
 
 def _too_late(server: AuthorizationServer) -> str:
@@ -270,4 +284,5 @@ def _too_late(server: AuthorizationServer) -> str:
 
 
 _MAX_BODY = 64 * 1024
+_TOO_LARGE = f"the answer is larger than {_MAX_BODY // 1024} KiB"
 _FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, SendError)

@@ -21,6 +21,7 @@ EventName = Literal[
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",
+    "clock_skew",
     "scope_narrowed",
     "scope_widened",
     "expires_in_missing",

@@ -230,6 +230,8 @@ def no_secret_in_any_log(
         f"{record.getMessage()} {record.args!r} {record.exc_info!r} {record.__dict__!r}"
         for when in ("setup", "call")
         for record in caplog.get_records(when)
+        # An HTTP/2 server in this very process decodes what it was sent, and says so.
+        if not (record.name.startswith("hpack") and record.funcName.startswith("_decode"))
     )
     secrets = (*issuing.issued, CLIENT_SECRET, quote_plus(CLIENT_SECRET))
     assert [] == [secret for secret in secrets if secret in written]

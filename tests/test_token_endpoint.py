@@ -27,7 +27,7 @@ from resource_tokens import (
     Resource,
     TokenRequestError,
 )
-from resource_tokens.oauth.jwt import audience_of
+from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import HTTPAnswer
 from resource_tokens.oauth.token_endpoint import Issued, TokenRequest, issued_token
 from tests.test_tokens import asked
@@ -468,7 +468,7 @@ def test_what_is_no_jwt_is_opaque(token: str) -> None:
     """
     R9068-1: opaque tokens are taken as they are.
     """
-    assert audience_of(token) is None
+    assert claims_of(token) is None
     assert token == judged(good(access_token=token)).token.reveal()
 
 
@@ -478,7 +478,55 @@ def test_reading_a_token_never_fails(token: str) -> None:
     Whatever a server sends as a token, reading its audience raises nothing.
     """
     for text in (token, f"{token}.{token}.{token}", f"e30.{token}."):
-        assert isinstance(audience_of(text), tuple | None)
+        assert isinstance(claims_of(text), Claims | None)
+
+
+def test_the_earlier_of_two_expiries_counts() -> None:
+    """
+    R6749-13: `expires_in` rounds, and some servers say more than the token's `exp` allows.
+    """
+    now = 1_000_000.0
+    for exp, seconds in ((now + 59.5, 59.5), (now + 3600, 3600), (now + 9000, 3600)):
+        token = signed(aud="urn:x:a", iat=int(now), exp=exp)
+        issued = judged(good(access_token=token))
+        assert timedelta(seconds=seconds) == issued.lifetime
+        assert datetime.fromtimestamp(now + seconds, UTC) == issued.token.expires_at
+        assert () == issued.remarks
+
+
+@pytest.mark.parametrize("skew", [-7200, -61, 61, 7200])
+def test_a_clock_that_differs_is_said_and_does_not_shorten_the_life(skew: int) -> None:
+    """
+    Section 8: the wall clock of another machine is no measure of what is left.
+    """
+    issued_at = 1_000_000 + skew
+    token = signed(aud="urn:x:a", iat=issued_at, exp=issued_at + 600)
+    issued = judged(good(access_token=token))
+
+    assert timedelta(seconds=600) == issued.lifetime
+    assert (("clock_skew", f"the server's clock is {skew:+d} s from this machine's"),) == (
+        issued.remarks
+    )
+
+
+@pytest.mark.parametrize("claims", [{"exp": 999_999}, {"iat": 1, "exp": 1}, {"iat": 5, "exp": 2}])
+def test_a_jwt_that_had_expired_on_arrival_is_refused(claims: dict[str, int]) -> None:
+    """
+    T12: a typed error, not a loop of token requests.
+    """
+    with pytest.raises(TokenRequestError, match="expired on arrival"):
+        judged(good(access_token=signed(aud="urn:x:a", **claims)))
+
+
+@pytest.mark.parametrize("date", [True, "soon", None, [], 1e300])
+def test_dates_that_are_no_numbers_are_ignored(date: Any) -> None:
+    """
+    RFC 7519 2: a NumericDate is a number; anything else says nothing.
+    """
+    token = signed(aud="urn:x:a", iat=date, exp=date)
+
+    assert Claims(("urn:x:a",), None, None) == claims_of(token)
+    assert timedelta(hours=1) == judged(good(access_token=token)).lifetime
 
 
 def test_a_deeply_nested_jwt_is_opaque() -> None:
@@ -490,7 +538,7 @@ def test_a_deeply_nested_jwt_is_opaque() -> None:
     header = urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
     payload = urlsafe_b64encode(b'{"aud":' + b"[" * 9000).decode().rstrip("=")
 
-    assert audience_of(f"{header}.{payload}.x") is None
+    assert claims_of(f"{header}.{payload}.x") is None
 
 
 def test_the_server_is_named_by_its_endpoint_if_it_has_no_issuer() -> None:

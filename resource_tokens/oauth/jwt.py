@@ -1,5 +1,5 @@
 """
-Reading a JWT access token's audience (RFC 9068), to see what the server really issued.
+Reading a JWT access token (RFC 9068), to see what the server really issued.
 
 Nothing is verified here: that is the resource server's work. A wrong `aud` means that the token
 endpoint ignored `resource`, and that is worth knowing before the token is shown to anybody.
@@ -7,12 +7,33 @@ endpoint ignored `resource`, and that is worth knowing before the token is shown
 
 from __future__ import annotations
 
-__all__ = ["audience_of"]
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Claims", "claims_of"]
 
 
-def audience_of(token: str) -> tuple[str, ...] | None:
+@dataclass(frozen=True, slots=True)
+class Claims:
     """
-    The `aud` of a JWT, `()` if it has none or a malformed one, `None` if the token is no JWT.
+    What a JWT says of itself.
+
+    Attributes:
+        audience: `aud`; empty if it is absent or malformed.
+        issued_at: `iat`, in seconds since the epoch; `None` if it is absent or malformed.
+        expires_at: `exp`, likewise.
+    """
+
+    audience: tuple[str, ...]
+    issued_at: float | None
+    expires_at: float | None
+
+
+def claims_of(token: str) -> Claims | None:
+    """
+    The claims of a JWT; `None` if the token is no JWT.
     """
     if token.count(".") != 2:
         return None
@@ -23,8 +44,22 @@ def audience_of(token: str) -> tuple[str, ...] | None:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.InvalidTokenError, RecursionError):
         return None
-    audience = claims.get("aud")
-    values = (audience,) if isinstance(audience, str) else audience
-    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+    return Claims(_audience(claims.get("aud")), _date(claims, "iat"), _date(claims, "exp"))
+
+
+def _audience(value: object) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         return ()
     return tuple(values)
+
+
+def _date(claims: Mapping[str, Any], name: str) -> float | None:
+    # RFC 7519 2: NumericDate is a JSON number.
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and abs(value) < _YEAR_5138 else None
+
+
+_YEAR_5138 = 1e11

@@ -17,7 +17,7 @@ from resource_tokens._httpx import http
 from resource_tokens.exceptions import AudienceMismatchError, OAuthError, TokenRequestError
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
-from resource_tokens.oauth.jwt import audience_of
+from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
@@ -91,7 +91,7 @@ class TokenRequest:
         return tuple(parameters)
 
 
-Remark = tuple[Literal["expires_in_missing", "scope_narrowed", "scope_widened"], str]
+Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
 """
 What is worth an event in an answer: its name, and words.
 """
@@ -146,7 +146,9 @@ def issued_token(
     lifetime = _lifetime(response.get("expires_in"), request, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
     _check_resource_member(response, request)
-    _check_audience(value, request, other_audiences)
+    claims = claims_of(value)
+    _check_audience(claims, request, other_audiences)
+    lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
     token = AccessToken(
         Secret(value),
         resource,
@@ -194,6 +196,30 @@ def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) 
     return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
 
 
+def _earlier(
+    lifetime: timedelta,
+    claims: Claims | None,
+    request: TokenRequest,
+    requested_at: float,
+    remarks: list[Remark],
+) -> timedelta:
+    """
+    The lifetime by the token's own `exp`, if that is earlier: servers write whole seconds, so a
+    token can live up to a second less than `expires_in` says, and some say too much.
+    """
+    if claims is None or claims.expires_at is None:
+        return lifetime
+    begins = requested_at
+    if claims.issued_at is not None and abs(claims.issued_at - requested_at) > _MAX_SKEW:
+        skew = claims.issued_at - requested_at
+        remarks.append(("clock_skew", f"the server's clock is {skew:+.0f} s from this machine's"))
+        begins = claims.issued_at
+    left = timedelta(seconds=claims.expires_at - begins)
+    if left <= timedelta():
+        raise _unusable(request, "has a JWT that had expired on arrival; compare the clocks")
+    return min(lifetime, left)
+
+
 def _granted(scope: object, request: TokenRequest, remarks: list[Remark]) -> frozenset[str]:
     # RFC 6749 5.1: scope is "OPTIONAL, if identical to the scope requested by the client;
     # otherwise, REQUIRED."
@@ -231,15 +257,17 @@ def _same_uri(left: str, right: str) -> bool:
         return False
 
 
-def _check_audience(token: str, request: TokenRequest, other_audiences: AbstractSet[str]) -> None:
+def _check_audience(
+    claims: Claims | None, request: TokenRequest, other_audiences: AbstractSet[str]
+) -> None:
     mode = request.resource.verify_audience
     if mode == "off":
         return
-    audience = audience_of(token)
-    if audience is None:
+    if claims is None:
         if mode == "require":
             raise _mismatch(request, (), "the token is opaque, and verify_audience='require'")
         return
+    audience = claims.audience
     if request.resource.expected_audience not in audience:
         raise _mismatch(request, audience, "its `aud` is" if audience else "it has no `aud`")
     # RFC 8707 3: a token that several resources accept can be replayed by each at the others.
@@ -309,6 +337,7 @@ def _foreign_text(text: object, secrets: tuple[str, ...]) -> str | None:
     return quoted(text)
 
 
+_MAX_SKEW = 60.0
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)

@@ -1,0 +1,437 @@
+"""
+The decision "cached, wait or fetch", in virtual time with an authorization server made of values.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from resource_tokens import (
+    AudienceMismatchError,
+    AuthorizationServer,
+    ClientSecretBasic,
+    OAuthError,
+    Resource,
+    TokenEvent,
+    TokenRequestError,
+)
+from resource_tokens._acquire import Acquirer, Surroundings, in_daemon_thread
+from resource_tokens._io import SendError, run_to_end
+from resource_tokens.egress import Bindings
+from resource_tokens.events import Events
+from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
+from resource_tokens.oauth.token_endpoint import TokenRequest
+from resource_tokens.stores import MemoryTokenStore
+from resource_tokens.tokens import AccessToken
+from tests.conftest import Clock
+from tests.test_tokens import asked
+
+ENDPOINT = AuthorizationServer(token_endpoint="https://login.example.com/token")
+
+
+@dataclass
+class Scripted:
+    """
+    An I/O that never suspends: it answers from a script, and from a counter when that is empty.
+    """
+
+    blocking: bool = True
+    lifetime: float = 3600
+    script: list[Any] = field(default_factory=list)
+    sent: list[HTTPRequest] = field(default_factory=list)
+
+    async def send(self, request: HTTPRequest, _server: AuthorizationServer) -> HTTPAnswer:
+        self.sent.append(request)
+        step: Any = self.script.pop(0) if self.script else {}
+        if isinstance(step, Exception):
+            raise step
+        if callable(step):
+            step = step()
+        status = step.pop("status", 200)
+        body = {
+            "access_token": f"token-{len(self.sent)}",
+            "token_type": "Bearer",
+            "expires_in": self.lifetime,
+        }
+        return HTTPAnswer(status, {}, json.dumps(body | step).encode())
+
+    async def wait(self, _future: Future[Any]) -> None:
+        raise AssertionError("nothing to wait for in one thread")
+
+
+class Bench:
+    """
+    An acquirer in a world that stands still.
+    """
+
+    def __init__(self, *, draw: float = 0.0) -> None:
+        self.clock = Clock()
+        self.io = Scripted()
+        self.events: list[TokenEvent] = []
+        self.spawned: list[Callable[[], None]] = []
+        self.no_threads = False
+        self.store = MemoryTokenStore()
+        surroundings = Surroundings(self.clock, lambda: 1e9, lambda: draw, self._spawn)
+        self.acquirer = Acquirer(
+            self.store, Bindings(), Events(self.events.append), surroundings, frozenset()
+        )
+        # A refresh ahead uses the acquirer's own I/O.
+        self.acquirer._background = self.io  # type: ignore[assignment]
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        if self.no_threads:
+            raise RuntimeError("can't start new thread")
+        self.spawned.append(work)
+
+    def refresh(self) -> None:
+        while self.spawned:
+            self.spawned.pop(0)()
+
+    def get(self, request: TokenRequest | None = None) -> AccessToken:
+        return run_to_end(self.acquirer.acquire(request or REQUEST, self.io)).token
+
+    def renew(self, rejected: AccessToken) -> AccessToken | None:
+        renewed = run_to_end(self.acquirer.renew(REQUEST, rejected, self.io))
+        return None if renewed is None else renewed.token
+
+    def names(self) -> list[str]:
+        return [event.name for event in self.events]
+
+
+REQUEST = asked(server=ENDPOINT)
+REFUSED = {"status": 401, "error": "invalid_client"}
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_fresh_token_is_served_without_asking(bench: Bench) -> None:
+    """
+    Rule 1: one request, and the same token until the soft window.
+    """
+    first = bench.get()
+    bench.clock.advance(3299)
+
+    assert first == bench.get()
+    assert 1 == len(bench.io.sent)
+    assert [] == bench.spawned
+
+
+def test_the_soft_window_refreshes_once_behind_the_callers_back(bench: Bench) -> None:
+    """
+    Rule 2: however many callers come, one refresh is started, and they all get the old token.
+    """
+    first = bench.get()
+    bench.clock.advance(3300)
+
+    assert [first] * 3 == [bench.get() for _ in range(3)]
+    assert 1 == len(bench.spawned)
+    assert 1 == len(bench.io.sent)
+    bench.refresh()
+    assert first != bench.get()
+    assert ["token_issued", "token_refreshed"] == bench.names()
+
+
+def test_the_hard_margin_is_never_crossed(bench: Bench) -> None:
+    """
+    Rule 1, P7, T13: with the server down, an error and never an old token.
+    """
+    bench.get()
+    bench.clock.advance(3570)
+    bench.io.script = [SendError("connection refused")]
+
+    with pytest.raises(TokenRequestError, match="connection refused"):
+        bench.get()
+
+
+def test_a_failed_refresh_ahead_keeps_the_token_and_backs_off() -> None:
+    """
+    Rule 6, P7, T6: 1, 2, 4 ... seconds between tries, and the token stays in service.
+    """
+    bench = Bench(draw=1.0)
+    bench.io.lifetime = 86400
+    first = bench.get()
+    bench.clock.advance(86400 - 360)
+    tries = []
+    for second in range(50):
+        bench.io.script = [SendError("no route")]
+        assert first == bench.get()
+        if bench.spawned:
+            tries.append(second)
+            bench.refresh()
+        bench.clock.advance(1)
+
+    assert [0, 1, 3, 7, 15, 31] == tries
+    assert ["token_request_failed"] * 6 == bench.names()[1:]
+    bench.io.script = []
+    bench.clock.advance(30)
+    bench.get()
+    bench.refresh()
+    assert first != bench.get()
+
+
+def test_backoff_is_bounded_and_reset_by_a_success() -> None:
+    """
+    Rule 6: never more than 30 s; after a success it starts over.
+    """
+    bench = Bench(draw=1.0)
+    for _ in range(12):
+        bench.io.script = [SendError("no")]
+        with pytest.raises(TokenRequestError):
+            bench.get()
+    cool_down = bench.acquirer._cool_downs[REQUEST.key]
+
+    assert 30.0 == cool_down.until - bench.clock()
+    bench.get()
+    assert REQUEST.key not in bench.acquirer._cool_downs
+
+
+def test_a_refusal_is_remembered_and_not_hammered(bench: Bench) -> None:
+    """
+    Rule 6: within a second nobody asks again; each caller gets an error of its own.
+    """
+    bench.io.script = [dict(REFUSED)]
+    with pytest.raises(OAuthError) as first:
+        bench.get()
+    with pytest.raises(OAuthError) as second:
+        bench.get()
+
+    assert 1 == len(bench.io.sent)
+    assert first.value is not second.value
+    assert first.value.args == second.value.args
+    bench.clock.advance(1.01)
+    assert "token-2" == bench.get().reveal()
+
+
+def test_refusals_are_remembered_longer_each_time_up_to_a_minute() -> None:
+    """
+    Rule 6: 1 to 5 s at first, doubling to 60 s.
+    """
+    bench = Bench(draw=1.0)
+    remembered = []
+    for _ in range(6):
+        bench.io.script = [dict(REFUSED)]
+        with pytest.raises(OAuthError):
+            bench.get()
+        remembered.append(bench.acquirer._cool_downs[REQUEST.key].until - bench.clock())
+        bench.clock.advance(remembered[-1] + 0.01)
+
+    assert [5, 10, 20, 40, 60, 60] == pytest.approx(remembered)
+
+
+def test_trouble_that_may_pass_is_not_remembered_for_callers(bench: Bench) -> None:
+    """
+    A 503 is no verdict: whoever has no token asks again.
+    """
+    bench.io.script = [{"status": 503}, {"status": 400, "error": "temporarily_unavailable"}]
+    for _ in range(2):
+        with pytest.raises(TokenRequestError):
+            bench.get()
+
+    assert "token-3" == bench.get().reveal()
+
+
+def test_a_refusal_of_a_refresh_never_replaces_a_live_token(bench: Bench) -> None:
+    """
+    Rule 6, T6: the token is good until its hard margin, whatever the server thinks by now.
+    """
+    first = bench.get()
+    bench.clock.advance(3400)
+    bench.io.script = [dict(REFUSED)]
+    bench.get()
+    bench.refresh()
+
+    assert first == bench.get()
+    bench.clock.advance(165)
+    assert first == bench.get()
+    bench.refresh()
+    bench.clock.advance(10)
+    assert first != bench.get()
+
+
+def test_a_mismatch_is_an_event_and_remembered(bench: Bench) -> None:
+    """
+    P11: a token for something else is dropped, said, and not asked for again at once.
+    """
+    bench.io.script = [{"resource": "urn:x:other"}]
+    for _ in range(2):
+        with pytest.raises(AudienceMismatchError):
+            bench.get()
+
+    assert ["audience_mismatch"] == bench.names()
+    assert 1 == len(bench.io.sent)
+    assert 0 == len(bench.store)
+
+
+def test_one_token_for_two_resources_is_refused(bench: Bench) -> None:
+    """
+    Section 9: the same string for another resource means that the server ignores `resource`.
+    """
+    same = {"access_token": "the-same"}
+    bench.io.script = [dict(same), dict(same), dict(same)]
+    other = asked(server=ENDPOINT, resource=Resource("urn:x:b"))
+    bench.get()
+
+    with pytest.raises(AudienceMismatchError, match="same token") as caught:
+        bench.get(other)
+    assert "the-same" not in repr(caught.value.args)
+    assert ("urn:x:a", "urn:x:b") == caught.value.audience
+    # The same resource with other scopes may get the same token.
+    assert "the-same" == bench.get(asked(server=ENDPOINT, scopes=frozenset())).reveal()
+
+
+def test_remarks_become_events(bench: Bench) -> None:
+    """
+    P11: what the answer lacked or added is said.
+    """
+    bench.io.script = [{"expires_in": None, "scope": "a c"}]
+    bench.get()
+
+    assert [
+        "token_issued",
+        "expires_in_missing",
+        "scope_narrowed",
+        "scope_widened",
+    ] == bench.names()
+    assert {"urn:x:a"} == {event.resource for event in bench.events}
+
+
+def test_a_rejected_token_is_renewed_once_in_ten_seconds(bench: Bench) -> None:
+    """
+    Rule 7, P8: once per key; a token that was renewed since is handed out instead.
+    """
+    first = bench.get()
+    second = bench.renew(first)
+    assert second is not None
+    assert first != second
+
+    assert second == bench.renew(first)
+    assert bench.renew(second) is None
+    assert 2 == len(bench.io.sent)
+    bench.clock.advance(10.01)
+    assert bench.renew(second) not in (None, first, second)
+
+
+def test_a_rejected_token_that_is_no_longer_kept_is_renewed(bench: Bench) -> None:
+    """
+    Rule 7: an entry that was dropped meanwhile is no reason to give up.
+    """
+    first = bench.get()
+    bench.store.forget(lambda _: True)
+
+    assert bench.renew(first) not in (None, first)
+
+
+def test_a_server_that_returns_the_rejected_token_again_ends_it(bench: Bench) -> None:
+    """
+    P8: the same token would be rejected again.
+    """
+    bench.io.script = [{"access_token": "same"}, {"access_token": "same"}]
+
+    assert bench.renew(bench.get()) is None
+
+
+def test_a_failed_renewal_costs_nothing(bench: Bench) -> None:
+    """
+    P8: the token stays where it was.
+    """
+    first = bench.get()
+    bench.io.script = [SendError("down")]
+
+    assert bench.renew(first) is None
+    assert first == bench.get()
+
+
+def test_without_threads_the_next_caller_after_the_margin_fetches(bench: Bench) -> None:
+    """
+    Rule 2: at the end of a process, or where there are no threads, nothing gets stuck.
+    """
+    first = bench.get()
+    bench.no_threads = True
+    bench.clock.advance(3400)
+
+    assert first == bench.get()
+    bench.clock.advance(200)
+    assert first != bench.get()
+
+
+def test_a_refresh_that_was_overtaken_is_not_repeated(bench: Bench) -> None:
+    """
+    Rule 4: the leader looks again before it asks.
+    """
+    first = bench.get()
+    asked_before = len(bench.io.sent)
+
+    assert first == bench.get()
+    assert asked_before == len(bench.io.sent)
+
+
+def test_the_clock_starts_before_the_request_is_sent(bench: Bench) -> None:
+    """
+    R6749-13: a slow answer shortens the life that is left, never lengthens it.
+    """
+
+    def slow() -> dict[str, Any]:
+        bench.clock.advance(100)
+        return {}
+
+    bench.io.script = [slow]
+    bench.get()
+    cached = bench.store.load(REQUEST.key)
+
+    assert cached is not None
+    assert 1000.0 + 3570 == cached.freshness.hard_at
+
+
+def test_tokens_are_bounded(bench: Bench) -> None:
+    """
+    P10: the least recently used token goes first.
+    """
+    small = MemoryTokenStore(maxsize=2)
+    cached = bench.acquirer
+    requests = [asked(server=ENDPOINT, resource=Resource(f"urn:x:{n}")) for n in range(3)]
+    entries = [run_to_end(cached.acquire(request, bench.io)) for request in requests]
+    for request, entry in zip(requests[:2], entries[:2], strict=True):
+        small.save(request.key, entry)
+    small.load(requests[0].key)
+    small.save(requests[2].key, entries[2])
+
+    assert small.load(requests[1].key) is None
+    assert entries[0] == small.load(requests[0].key)
+    assert "MemoryTokenStore(2 of 2 tokens)" == repr(small)
+
+
+def test_a_spawned_refresh_keeps_no_process_alive() -> None:
+    """
+    Rule 2: the thread is a daemon.
+    """
+    seen: list[bool] = []
+    done = threading.Event()
+
+    def work() -> None:
+        seen.append(threading.current_thread().daemon)
+        done.set()
+
+    in_daemon_thread(work)
+
+    assert done.wait(10)
+    assert [True] == seen
+
+
+def test_credentials_of_two_clients_do_not_share(bench: Bench) -> None:
+    """
+    C5: a wrong secret never gets the token of the right one.
+    """
+    right = bench.get()
+    wrong = bench.get(asked(server=ENDPOINT, client_auth=ClientSecretBasic("id", "other")))
+
+    assert right != wrong

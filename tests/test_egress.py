@@ -1,0 +1,403 @@
+"""
+Every hop, on real sockets: what goes on the wire is checked right before it goes.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from resource_tokens import EgressBlockedError, Resource, ResourceMap
+from resource_tokens.egress import Hop, Verdict, judge
+from resource_tokens.testing import LocalResourceServer
+from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.servers.apis import Sink
+from tests.servers.http2 import Http2Sink
+
+REDIRECTS = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+
+
+def authorizations(server: LocalResourceServer, path: str) -> list[list[str]]:
+    """
+    The Authorization values of each request that a server saw at a path.
+    """
+    return [
+        [value for name, value in record.headers if name.lower() == "authorization"]
+        for record in server.requests
+        if record.target == path
+    ]
+
+
+@pytest.fixture
+def gateway(world: World) -> Iterator[LocalResourceServer]:
+    with LocalResourceServer(
+        world.server, audiences={"/orders": ORDERS, "/billing": BILLING}
+    ) as running:
+        yield running
+
+
+def by_path(gateway: LocalResourceServer) -> dict[str, str]:
+    return {f"{gateway.url}orders": ORDERS, f"{gateway.url}billing": BILLING}
+
+
+@REDIRECTS
+def test_a_redirect_to_another_api_goes_without_the_token(
+    caller: Caller, world: World, status: int
+) -> None:
+    """
+    P3, R1, R2, R14, CVE-2018-1000007: the other API sees no token at all, not even its own.
+    """
+    world.orders.redirect("/jump", f"{world.billing.url}landing", status)
+    auth = world.auth()
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        client.get(f"{world.billing.url}warm")
+        response = client.request("POST", f"{world.orders.url}jump", json={})
+
+    assert 401 == response.status_code
+    assert [[]] == authorizations(world.billing, "/landing")
+    assert "token_withheld" in world.event_names()
+    withheld = next(e for e in world.events if e.name == "token_withheld")
+    assert (ORDERS, f"{world.billing.url}landing") == (withheld.resource, withheld.destination)
+
+
+@REDIRECTS
+def test_a_redirect_to_another_path_resource_goes_without_the_token(
+    caller: Caller, world: World, gateway: LocalResourceServer, status: int
+) -> None:
+    """
+    P3, R12: on one origin httpx itself would keep the token.
+    """
+    gateway.redirect("/orders/jump", "/billing/landing", status)
+    with caller.client(auth=world.auth(by_path(gateway)), follow_redirects=True) as client:
+        response = client.get(f"{gateway.url}orders/jump")
+
+    assert 401 == response.status_code
+    assert [[]] == authorizations(gateway, "/billing/landing")
+    assert 1 == len(world.server.token_requests)
+
+
+@REDIRECTS
+def test_a_redirect_within_a_resource_keeps_the_token(
+    caller: Caller, world: World, status: int
+) -> None:
+    """
+    Same resource, same origin: one token, both hops.
+    """
+    world.orders.redirect("/jump", "/landing", status)
+    with caller.client(auth=world.auth(), follow_redirects=True) as client:
+        response = client.get(f"{world.orders.url}jump")
+
+    assert 200 == response.status_code
+    assert authorizations(world.orders, "/jump") == authorizations(world.orders, "/landing")
+
+
+def test_a_redirect_to_another_origin_of_the_resource_keeps_the_token(
+    caller: Caller, world: World
+) -> None:
+    """
+    One resource on two origins: the token goes along, where httpx would drop it.
+    """
+    with LocalResourceServer(world.server, audience=ORDERS) as second:
+        world.orders.redirect("/jump", f"{second.url}landing")
+        auth = world.auth({world.orders.url: ORDERS, second.url: ORDERS})
+        with caller.client(auth=auth, follow_redirects=True) as client:
+            response = client.get(f"{world.orders.url}jump")
+
+        assert 200 == response.status_code
+        assert 1 == len(second.tokens_seen())
+
+
+def test_a_token_that_was_withheld_does_not_come_back(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    R4, CVE-2024-45336: from A to B and on to B again, both hops are bare.
+    """
+    gateway.redirect("/orders/jump", "/billing/first")
+    gateway.redirect("/billing/first", "/billing/second")
+    with caller.client(auth=world.auth(by_path(gateway)), follow_redirects=True) as client:
+        client.get(f"{gateway.url}orders/jump")
+
+    assert [[]] == authorizations(gateway, "/billing/first")
+    assert [[]] == authorizations(gateway, "/billing/second")
+
+
+def test_a_redirect_to_nowhere_in_particular_goes_without_the_token(
+    caller: Caller, world: World
+) -> None:
+    """
+    Section 4: downloads by redirect to storage keep working, bare.
+    """
+    world.orders.redirect("/download", f"{world.sink.url}/file?sig=1")
+    with caller.client(auth=world.auth(), follow_redirects=True) as client:
+        response = client.get(f"{world.orders.url}download")
+
+    assert 200 == response.status_code
+    (seen,) = world.sink.seen
+    assert [] == seen.header("authorization")
+    assert [] == world.sink.tokens_seen()
+    assert "?" not in next(e for e in world.events if e.name == "token_withheld").destination
+
+
+def test_an_ambiguous_redirect_goes_without_the_token(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    M5: a path with two readings carries nothing.
+    """
+    gateway.redirect("/orders/jump", "/orders/%2e%2e/billing")
+    with caller.client(auth=world.auth(by_path(gateway)), follow_redirects=True) as client:
+        client.get(f"{gateway.url}orders/jump")
+
+    assert [[]] == authorizations(gateway, "/orders/%2e%2e/billing")
+
+
+def test_a_foreign_host_header_is_blocked(caller: Caller, world: World) -> None:
+    """
+    M8, E5: what the server routes by must be what the mapping saw; nothing is sent.
+    """
+    with (
+        caller.client(auth=world.auth()) as client,
+        pytest.raises(EgressBlockedError, match="Host header") as caught,
+    ):
+        client.get(world.orders.url, headers={"Host": "billing.example.com"})
+
+    assert () == world.orders.requests
+    assert (ORDERS, world.orders.url) == (caught.value.resource, caught.value.destination)
+    assert "egress_blocked" == world.event_names()[-1]
+
+
+@pytest.mark.parametrize(
+    "target", [b"/billing/x", b"http://billing.example.com/", b"*", b"/orders/../billing"]
+)
+def test_a_replaced_target_is_blocked(
+    caller: Caller, world: World, gateway: LocalResourceServer, target: bytes
+) -> None:
+    """
+    M7, E6: the wire target decides, not the URL.
+    """
+    with (
+        caller.client(auth=world.auth(by_path(gateway))) as client,
+        pytest.raises(EgressBlockedError),
+    ):
+        client.get(f"{gateway.url}orders/x", extensions={"target": target})
+
+    assert () == gateway.requests
+
+
+def test_a_blocked_hop_leaves_the_client_usable(caller: Caller, world: World) -> None:
+    """
+    A block neither poisons nor leaks a connection.
+    """
+    with caller.client(auth=world.auth()) as client:
+        for _ in range(3):
+            with pytest.raises(EgressBlockedError):
+                client.get(world.orders.url, headers={"Host": "x.example.com"})
+            assert 200 == client.get(world.orders.url).status_code
+
+    assert 3 == len(world.orders.requests)
+
+
+def test_a_next_request_sent_by_hand_is_judged_anew(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    R10, E18: with auth it is a request of the caller's; without, it carries nothing of ours.
+    """
+    gateway.redirect("/orders/jump", "/billing/landing")
+    auth = world.auth(by_path(gateway))
+    with caller.client(auth=auth) as client:
+        first = client.get(f"{gateway.url}orders/jump")
+        bare = client.send(first.next_request, auth=None)
+        own = client.send(client.get(f"{gateway.url}orders/jump").next_request)
+
+    assert (302, 401, 200) == (first.status_code, bare.status_code, own.status_code)
+    without, with_own = authorizations(gateway, "/billing/landing")
+    assert [] == without
+    assert with_own != authorizations(gateway, "/orders/jump")[0]
+
+
+def test_a_trace_function_of_the_user_is_still_called(caller: Caller, world: World) -> None:
+    """
+    Section 5: ours is one more, not instead; also when the request is sent again after a 401.
+    """
+    names: list[str] = []
+
+    def trace(name: str, _info: dict[str, Any]) -> None:
+        names.append(name)
+
+    async def atrace(name: str, _info: dict[str, Any]) -> None:
+        names.append(name)
+
+    extensions = {"trace": trace if caller.blocking else atrace}
+    auth = world.auth()
+    with caller.client(auth=auth) as client:
+        client.get(world.orders.url)
+        world.server.revoke(world.server.issued[0])
+        response = client.get(world.orders.url, extensions=extensions)
+
+    assert 200 == response.status_code
+    assert 2 == names.count("http11.send_request_headers.started")
+
+
+def test_a_hook_that_copies_the_token_elsewhere_leaks_nothing(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    R7: whatever header the token lies in, it does not leave the resource by a redirect.
+    """
+
+    def copy(request: Any) -> None:
+        if "authorization" in request.headers:
+            request.headers["X-Debug"] = request.headers["authorization"]
+
+    async def acopy(request: Any) -> None:
+        copy(request)
+
+    gateway.redirect("/orders/jump", "/billing/landing")
+    hooks = {"request": [copy if caller.blocking else acopy]}
+    auth = world.auth(by_path(gateway))
+    with caller.client(auth=auth, follow_redirects=True, event_hooks=hooks) as client:
+        client.get(f"{gateway.url}orders/jump")
+
+    landing = next(r for r in gateway.requests if r.target == "/billing/landing")
+    assert [] == [v for _, v in landing.headers if world.server.issued[0] in v]
+
+
+def test_a_plain_http_proxy_does_not_see_the_token(caller: Caller, world: World) -> None:
+    """
+    E10, L6: a forward proxy would read the header; the request is stopped.
+    """
+    with (
+        Sink() as proxy,
+        caller.client(auth=world.auth(), proxy=proxy.url) as client,
+        pytest.raises(EgressBlockedError, match="proxy"),
+    ):
+        client.get(world.orders.url)
+
+    assert [] == proxy.seen
+    assert () == world.orders.requests
+
+
+@pytest.fixture(scope="session")
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """
+    A server's and a client's context, of a throw-away certificate authority.
+    """
+    authority = trustme.CA()
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return serving, trusting
+
+
+def test_the_guard_looks_at_http11_over_tls(
+    caller: Caller, world: World, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """
+    Section 5: httpcore calls `trace` before the headers of each hop. If that ever changes its
+    name, this test says so.
+    """
+    with Sink(tls=tls[0]) as api:
+        auth = world.auth({api.url: ORDERS})
+        with caller.client(auth=auth, verify=tls[1]) as client:
+            assert 200 == client.get(f"{api.url}/x").status_code
+            with pytest.raises(EgressBlockedError):
+                client.get(f"{api.url}/x", headers={"Host": "billing.example.com"})
+
+        assert [world.server.issued[0]] == api.tokens_seen()
+        assert 1 == len(api.seen)
+
+
+def test_the_guard_looks_at_every_stream_of_http2(
+    caller: Caller, world: World, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """
+    Section 5: the same over HTTP/2, where hops share a connection.
+    """
+    with Http2Sink(tls[0]) as api:
+        api.redirects["/orders/jump"] = "/billing/landing"
+        auth = world.auth({f"{api.url}/orders": ORDERS, f"{api.url}/billing": BILLING})
+        with caller.client(
+            auth=auth, verify=tls[1], http1=False, http2=True, follow_redirects=True
+        ) as client:
+            response = client.get(f"{api.url}/orders/jump")
+            with pytest.raises(EgressBlockedError):
+                client.get(f"{api.url}/orders/x", headers={"Host": "billing.example.com"})
+            assert 200 == client.get(f"{api.url}/orders/x").status_code
+
+    assert "HTTP/2" == response.http_version
+    jump, landing, after = (dict(headers) for headers in api.seen)
+    assert f"Bearer {world.server.issued[0]}" == jump["authorization"] == after["authorization"]
+    assert "/billing/landing" == landing[":path"]
+    assert "authorization" not in landing
+
+
+RESOURCES = ResourceMap(
+    {
+        "https://api.example.com/": "urn:x:a",
+        "https://b.example.com:8443/": "urn:x:a",
+        "https://c.example.com/": "urn:x:c",
+        "https://[2001:db8::1]/": "urn:x:a",
+    }
+)
+
+
+def hop(**changes: Any) -> Hop:
+    usual: dict[str, Any] = {
+        "method": b"GET",
+        "scheme": "https",
+        "host": b"api.example.com",
+        "port": None,
+        "target": b"/v1?q=secret",
+        "headers": [(b"Host", b"api.example.com")],
+        "first": True,
+    }
+    return Hop(**usual | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"headers": [(b"host", b"API.example.com:443")]},
+        {"host": b"b.example.com", "port": 8443, "headers": [(b"Host", b"b.example.com:8443")]},
+        {"host": b"2001:db8::1", "headers": [(b"Host", b"[2001:db8::1]")]},
+        {"first": False},
+    ],
+)
+def test_a_hop_to_the_resource_carries_its_token(changes: dict[str, Any]) -> None:
+    """
+    P3: the destinations of the resource, and nothing else.
+    """
+    assert Verdict.CARRY is judge(hop(**changes), Resource("urn:x:a"), RESOURCES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scheme": "http"},
+        {"port": 444},
+        {"host": b"c.example.com", "headers": [(b"Host", b"c.example.com")]},
+        {"host": b"evil.test"},
+        {"target": b"https://api.example.com/v1"},
+        {"target": b""},
+        {"headers": [(b"Host", b"api.example.com:444")]},
+        {"headers": [(b"Host", b"api.example.com"), (b"host", b"evil.test")]},
+        {"host": b"2001:db8::1", "headers": [(b"Host", b"2001:db8::1")]},
+    ],
+)
+def test_any_other_hop_does_not(changes: dict[str, Any]) -> None:
+    """
+    P3: the caller's own request is stopped, a redirect goes on without; no query is shown.
+    """
+    with pytest.raises(EgressBlockedError, match="stopped before it was sent") as caught:
+        judge(hop(**changes), Resource("urn:x:a"), RESOURCES)
+
+    assert "secret" not in str(caught.value)
+    assert Verdict.WITHHOLD is judge(hop(**changes, first=False), Resource("urn:x:a"), RESOURCES)
