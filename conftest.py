@@ -42,13 +42,13 @@ class Loopback:
 
     def __init__(self) -> None:
         self.login = LocalAuthorizationServer().start()
-        self.inventory = OwnAudienceServer(self.login).start()
-        self.billing = OwnAudienceServer(self.login).start()
+        self.inventory = LocalResourceServer(self.login).start()
+        self.billing = LocalResourceServer(self.login).start()
         self.gateway = LocalResourceServer(
             self.login,
             audiences={"/billing": "urn:example:billing", "/orders": "urn:example:orders"},
         ).start()
-        self.storage = OwnAudienceServer(self.login).start()
+        self.storage = LocalResourceServer(self.login).start()
         self.storage.respond("/exports/stock.csv", body=b"sku,count\n")
         self.inventory.redirect("/v1/export", f"{self.storage.url}exports/stock.csv")
         self._origins = {
@@ -81,23 +81,6 @@ class Loopback:
         for shown, real in self._origins.items():
             text = text.replace(real, shown)
         return text
-
-
-class OwnAudienceServer(LocalResourceServer):
-    """
-    An API whose audience is its own address, which is known once it has started.
-    """
-
-    def __init__(self, authorization_server: LocalAuthorizationServer) -> None:
-        super().__init__(authorization_server, audience="")
-
-    def start(self) -> OwnAudienceServer:
-        """
-        Listen, then take the address for the audience.
-        """
-        super().start()
-        self._audiences = {"/": self.url}
-        return self
 
 
 def run_python(example: Example) -> str | None:

@@ -76,7 +76,7 @@ class Surroundings:
 class _CoolDown:
     until: float
     failures: int
-    error: ResourceTokensError
+    error: TokenRequestError | AudienceMismatchError
     refused: bool
 
 
@@ -168,6 +168,15 @@ class Acquirer:
         except (TokenRequestError, AudienceMismatchError):
             return None
         return renewed if renewed is not None and renewed.token != rejected else None
+
+    def forget_refusals(self, resource: str | None) -> None:
+        """
+        Ask again at once for a resource, or for all, although the server has just refused.
+        """
+        with self._lock:
+            for key, cool_down in list(self._cool_downs.items()):
+                if resource is None or cool_down.error.resource == resource:
+                    del self._cool_downs[key]
 
     def close(self) -> None:
         """

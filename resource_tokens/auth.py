@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from types import new_class
 from typing import TYPE_CHECKING, Any, Literal
 
-from resource_tokens._httpx import LIBRARIES
+from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens.cache import TokenCache
-from resource_tokens.egress import Hop, Verdict, judge
+from resource_tokens.egress import Hop, objection
 from resource_tokens.events import EventName, Events, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
@@ -23,15 +23,13 @@ from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.resources import Resource, ResourceMap, display_url, parse_scopes
+from resource_tokens.resources import AnyURL, Resource, ResourceMap, display_url, parse_scopes
 from resource_tokens.stores import TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
     import httpx2
-
-    from resource_tokens.resources import AnyURL
 
     class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]  # pyright: ignore
         """Both libraries' `Auth`; every method they disagree on is overridden below."""
@@ -48,7 +46,9 @@ class ResourceTokenAuth(_Auth):
     Sends each request with the token of the resource it goes to, and with no other.
 
     Give it as `auth=` to `httpx.Client`, `httpx.AsyncClient`, `httpx2.Client` or
-    `httpx2.AsyncClient`, to several of them if you like: they share its cache.
+    `httpx2.AsyncClient`, to several of them if you like: they share its cache. When a resource
+    answers 401 the token is renewed and the request sent once more, if its body is in memory; the
+    first answer is then in `response.history`.
 
     Security: `resources` is an allow-list. A request to any other destination raises, and a
     redirect to one goes on without the token. On every hop the destination is checked again right
@@ -109,8 +109,12 @@ class ResourceTokenAuth(_Auth):
         A light view that asks for these scopes instead of the resources' own: `auth=` for one
         request. It shares the cache.
         """
+        if not scopes:
+            raise ConfigurationError(
+                "scoped() without a scope asks for nothing in particular. Name the scopes."
+            )
         view = copy.copy(self)
-        view._scopes = parse_scopes(" ".join(scopes))  # noqa: SLF001 - the same class
+        view._scopes = parse_scopes(" ".join(scopes))
         return view
 
     def token_for(self, url: AnyURL) -> AccessToken:
@@ -159,12 +163,12 @@ class ResourceTokenAuth(_Auth):
         if asked is None:
             yield request
             return
-        warm = self.cache.cached(asked)
-        shown = warm or self.cache.acquire(asked)
+        warm = self.cache._cached(asked)
+        shown = warm or self.cache._acquire(asked)
         self._attach(request, asked, shown, _WireGuard)
         response = yield request
         if response.status_code == 401 and self._may_renew(request, response, asked, warm):
-            renewed = self.cache.renew(asked, shown.token)
+            renewed = self.cache._renew(asked, shown.token)
             if renewed is not None:
                 self._attach(request, asked, renewed, _WireGuard)
                 yield request
@@ -177,29 +181,53 @@ class ResourceTokenAuth(_Auth):
         if asked is None:
             yield request
             return
-        warm = self.cache.cached(asked)
-        shown = warm or await self.cache.aacquire(asked)
+        warm = self.cache._cached(asked)
+        shown = warm or await self.cache._aacquire(asked)
         self._attach(request, asked, shown, _AsyncWireGuard)
         response = yield request
         if response.status_code == 401 and self._may_renew(request, response, asked, warm):
-            renewed = await self.cache.arenew(asked, shown.token)
+            renewed = await self.cache._arenew(asked, shown.token)
             if renewed is not None:
                 self._attach(request, asked, renewed, _AsyncWireGuard)
                 yield request
 
     def _mapped(self, url: AnyURL) -> Resource:
-        resource = self.resources.resource_for(url)
+        if isinstance(url, str):
+            try:
+                url = http.URL(url)
+            except http.InvalidURL as error:
+                raise UnmappedDestinationError(f"That is no URL: {error}.") from None
+        resource = self._resource_for(url)
         if resource is None:
-            raise _unmapped(url)
+            raise self._unmapped_error(url)
         return resource
 
     def _asked_for(self, request: Any) -> TokenRequest | None:
-        resource = self.resources.resource_for(request.url)
+        resource = self._resource_for(request.url)
         if resource is not None:
-            return self.cache.request_for(resource, self._scopes)
+            return self.cache._request_for(resource, self._scopes)
         if self._unmapped == "raise":
-            raise _unmapped(request.url)
+            raise self._unmapped_error(request.url)
         return None
+
+    def _resource_for(self, url: Any) -> Resource | None:
+        try:
+            return self.resources.resource_for(url)
+        except EgressBlockedError as error:
+            self.cache.events.emit(
+                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+            )
+            raise
+
+    def _unmapped_error(self, url: Any) -> UnmappedDestinationError:
+        shown = display_url(url)
+        self.cache.events.emit(TokenEvent("unmapped_destination", "", "", shown))
+        return UnmappedDestinationError(
+            f"No resource is mapped to {shown}. Add its destination to `resources`, pass "
+            "`unmapped='anonymous'` to send such requests without a token, or `auth=None` for "
+            "this one.",
+            shown,
+        )
 
     def _attach(
         self, request: Any, asked: TokenRequest, shown: CachedToken, guard: type[_WireGuard]
@@ -272,12 +300,12 @@ class _WireGuard:
         )
         self._first = False
         try:
-            verdict = judge(hop, self._asked.resource, self._auth.resources)
+            why = objection(hop, self._asked.resource, self._auth.resources)
         except EgressBlockedError as error:
             self._report("egress_blocked", hop.destination, str(error))
             raise
         present = any(name.lower() == b"authorization" for name, _ in wire.headers)
-        if verdict is Verdict.CARRY:
+        if why is None:
             if not present:
                 # httpx drops the header across origins, but this one is of the same resource.
                 authorization = self._token.authorization.encode("ascii")
@@ -285,7 +313,7 @@ class _WireGuard:
         else:
             token = self._token.reveal().encode("ascii")
             wire.headers = [(name, value) for name, value in wire.headers if token not in value]
-            self._report("token_withheld", hop.destination)
+            self._report("token_withheld", hop.destination, why)
 
     def _report(self, name: EventName, destination: str, detail: str = "") -> None:
         _report(self._auth.cache.events, name, self._asked, destination, detail)
@@ -310,16 +338,6 @@ def _report(
 ) -> None:
     resource, issuer = asked.resource.identifier, asked.server.name
     events.emit(TokenEvent(name, resource, issuer, destination, detail))
-
-
-def _unmapped(url: AnyURL) -> UnmappedDestinationError:
-    shown = url if isinstance(url, str) else display_url(url)
-    return UnmappedDestinationError(
-        f"No resource is mapped to {shown}. Add its destination to `resources`, pass "
-        "`unmapped='anonymous'` to send such requests without a token, or `auth=None` for this "
-        "one.",
-        shown,
-    )
 
 
 _BEFORE_HEADERS = frozenset(

@@ -75,22 +75,24 @@ class TokenCache:
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
         # Building a request hashes its key; a warm request must not pay for that.
-        self._request_for = lru_cache(maxsize=4096)(self._build_request)
+        self._built = lru_cache(maxsize=4096)(self._build_request)
 
     def get(self, resource: Resource | str, scopes: Iterable[str] | None = None) -> AccessToken:
         """
         The token for a resource: from the cache, or asked for now.
 
         Args:
-            resource: A `Resource`, or the identifier of one.
+            resource: A `Resource`, or the identifier of a configured one. Where none are
+                configured, any identifier.
             scopes: The scopes to ask for instead of the resource's own.
 
         Raises:
             TokenRequestError: If the authorization server gave none.
             AudienceMismatchError: If it gave one for something else.
+            ConfigurationError: If the identifier is not that of one configured resource.
         """
-        request = self.request_for(resource, scopes)
-        return (self.cached(request) or self.acquire(request)).token
+        request = self._request_for(resource, scopes)
+        return (self._cached(request) or self._acquire(request)).token
 
     async def aget(
         self, resource: Resource | str, scopes: Iterable[str] | None = None
@@ -98,20 +100,23 @@ class TokenCache:
         """
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
-        request = self.request_for(resource, scopes)
-        return (self.cached(request) or await self.aacquire(request)).token
+        request = self._request_for(resource, scopes)
+        return (self._cached(request) or await self._aacquire(request)).token
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
         Drop the cached tokens of a resource, whatever their scopes; of all resources by default.
 
+        A refusal that is remembered is forgotten as well, so that the next call asks again.
+
         Returns:
             How many were dropped.
         """
-        if resource is None:
-            return self._store.forget(lambda _: True)
         identifier = resource.identifier if isinstance(resource, Resource) else resource
-        return self._store.forget(lambda cached: cached.token.resource == identifier)
+        self._acquirer.forget_refusals(identifier)
+        return self._store.forget(
+            lambda cached: identifier is None or cached.token.resource == identifier
+        )
 
     def close(self) -> None:
         """
@@ -120,7 +125,7 @@ class TokenCache:
         """
         self._acquirer.close()
 
-    def request_for(
+    def _request_for(
         self, resource: Resource | str, scopes: Iterable[str] | None = None
     ) -> TokenRequest:
         """
@@ -128,35 +133,35 @@ class TokenCache:
         """
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
-        return self._request_for(resource, scopes)
+        return self._built(resource, scopes)
 
-    def cached(self, request: TokenRequest) -> CachedToken | None:
+    def _cached(self, request: TokenRequest) -> CachedToken | None:
         """
         The token to present now, if it is there. Never waits.
         """
         return self._acquirer.cached(request)
 
-    def acquire(self, request: TokenRequest) -> CachedToken:
+    def _acquire(self, request: TokenRequest) -> CachedToken:
         """
         The token to present, asked for if need be. Raises as `get`.
         """
         return run_to_end(self._acquirer.acquire(request, self._blocking))
 
-    async def aacquire(self, request: TokenRequest) -> CachedToken:
+    async def _aacquire(self, request: TokenRequest) -> CachedToken:
         """
-        The same as `acquire`, without blocking the event loop.
+        The same as `_acquire`, without blocking the event loop.
         """
         return await self._acquirer.acquire(request, self._async)
 
-    def renew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
+    def _renew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
         """
         Another token than the one its resource rejected, or `None` if there is none to be had.
         """
         return run_to_end(self._acquirer.renew(request, rejected, self._blocking))
 
-    async def arenew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
+    async def _arenew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
         """
-        The same as `renew`, without blocking the event loop.
+        The same as `_renew`, without blocking the event loop.
         """
         return await self._acquirer.renew(request, rejected, self._async)
 
@@ -175,11 +180,14 @@ class TokenCache:
 
     def _named(self, identifier: str) -> Resource:
         configured = {r for _, r in self.resources if r.identifier == identifier}
-        if len(configured) > 1:
+        if not len(self.resources):
+            return Resource(identifier)
+        if len(configured) != 1:
             raise ConfigurationError(
-                f"{identifier!r} is configured in {len(configured)} ways. Pass the Resource."
+                f"{identifier!r} is configured in {len(configured)} ways, so the name alone does "
+                "not say what to ask for. Pass a Resource."
             )
-        return configured.pop() if configured else Resource(identifier)
+        return configured.pop()
 
     def __repr__(self) -> str:
         return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"

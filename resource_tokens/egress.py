@@ -13,16 +13,15 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from cachetools import LRUCache
 
 from resource_tokens.exceptions import AudienceMismatchError, EgressBlockedError
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.resources import Resource, ResourceMap
+from resource_tokens.resources import Resource, ResourceMap, destination
 from resource_tokens.tokens import AccessToken
 
-__all__ = ["Bindings", "Hop", "Verdict", "judge"]
+__all__ = ["Bindings", "Hop", "objection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +48,29 @@ class Hop:
         """
         Where it goes, for messages: no query.
         """
-        host = self.host.decode("ascii", "backslashreplace")
-        host = f"[{host}]" if ":" in host else host
-        port = "" if self.port is None else f":{self.port}"
-        path = self.target.partition(b"?")[0].decode("ascii", "backslashreplace")
-        return f"{self.scheme}://{host}{port}{path}"
+        if self.target.startswith(b"/"):
+            return destination(self.scheme, self.host, self.port, self.target)
+        proxy = destination(self.scheme, self.host, self.port, b"")
+        target = self.target.partition(b"?")[0].decode("ascii", "backslashreplace")
+        return f"{target} by way of {proxy}"
 
 
-class Verdict(Enum):
+def objection(hop: Hop, resource: Resource, resources: ResourceMap) -> str | None:
     """
-    What may happen to a hop.
-    """
-
-    CARRY = "carry"
-    WITHHOLD = "withhold"
-
-
-def judge(hop: Hop, resource: Resource, resources: ResourceMap) -> Verdict:
-    """
-    Whether a hop may carry a token for `resource`.
+    Why a redirected hop must not carry a token for `resource`; `None` if it may.
 
     Raises:
-        EgressBlockedError: If it is the caller's own request and would carry the token to another
-            destination than the one that its URL named.
+        EgressBlockedError: If it is the caller's own request, which is stopped instead.
     """
     why = _objection(hop, resource, resources)
-    if why is None:
-        return Verdict.CARRY
-    if hop.first:
-        raise EgressBlockedError(
-            f"The request to {hop.destination} was stopped before it was sent: {why} It carries "
-            f"the token for {resource.identifier!r}.",
-            hop.destination,
-            resource.identifier,
-        )
-    return Verdict.WITHHOLD
+    if why is None or not hop.first:
+        return why
+    raise EgressBlockedError(
+        f"The request to {hop.destination} was stopped before it was sent: {why} It carries the "
+        f"token for {resource.identifier!r}.",
+        hop.destination,
+        resource.identifier,
+    )
 
 
 def _objection(hop: Hop, resource: Resource, resources: ResourceMap) -> str | None:

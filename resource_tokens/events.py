@@ -21,6 +21,7 @@ EventName = Literal[
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",
+    "unmapped_destination",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",

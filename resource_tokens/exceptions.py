@@ -49,6 +49,9 @@ class ConfigurationError(ResourceTokensError, ValueError):
 class UnmappedDestinationError(ResourceTokensError):
     """
     No resource is mapped to the destination of a request, so there is no token to send there.
+
+    Attributes:
+        destination: Where the request was going, without its query.
     """
 
     def __init__(self, message: str, destination: str = "") -> None:

@@ -34,8 +34,18 @@ if TYPE_CHECKING:
     from resource_tokens.oauth.metadata import AuthorizationServer
 
     AnyURL = httpx.URL | httpx2.URL | str
+else:
+    AnyURL = Any
 
-__all__ = ["Resource", "ResourceMap", "display_url", "is_secure_url", "parse_scopes"]
+__all__ = [
+    "AnyURL",
+    "Resource",
+    "ResourceMap",
+    "destination",
+    "display_url",
+    "is_secure_url",
+    "parse_scopes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +142,8 @@ class ResourceMap:
     ) -> None:
         self._rules: dict[str, Resource] = {}
         self._hosts: dict[tuple[str, bytes, int | None], _Paths] = {}
-        for destination, resource in _pairs(resources):
-            self._add(destination, resource)
+        for prefix, resource in _pairs(resources):
+            self._add(prefix, resource)
 
     def _add(self, destination: str, resource: Resource) -> None:
         scheme, host, port, prefix = _parse_destination(destination, resource)
@@ -167,7 +177,7 @@ class ResourceMap:
                 "like another. Remove it from the URL.",
                 display_url(url),
             )
-        return paths.whole or paths.longest(url.raw_path, host)
+        return paths.whole or paths.longest(scheme, host, port, url.raw_path)
 
     def resource_at(
         self, scheme: str, host: bytes, port: int | None, target: bytes
@@ -187,7 +197,7 @@ class ResourceMap:
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
             return None
-        return paths.whole or paths.longest(target, host)
+        return paths.whole or paths.longest(scheme, host, port, target)
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
@@ -228,21 +238,19 @@ class _Paths:
         self.depth = max(self.depth, prefix.count(b"/"))
         self.whole = resource if self.depth == 0 else None
 
-    def longest(self, target: bytes, host: bytes) -> Resource | None:
+    def longest(self, scheme: str, host: bytes, port: int | None, target: bytes) -> Resource | None:
         path = target.partition(b"?")[0]
         odd = _AMBIGUOUS.search(path)
         if odd is not None:
             raise _ambiguous(
-                host,
-                path,
+                destination(scheme, host, port, target),
                 f"contains {odd.group().decode('ascii', 'replace')!r}, which servers read in "
                 "different ways. Send the path in its plain form.",
             )
         found = self._walk(self.rules, path)
         if found != self._walk(self.folded, _fully_decoded(path).lower()):
             raise _ambiguous(
-                host,
-                path,
+                destination(scheme, host, port, target),
                 "maps to another resource when letter case is ignored or percent-encoding is "
                 "decoded, as some servers do. Write it exactly like the destination.",
             )
@@ -257,8 +265,7 @@ class _Paths:
         return None
 
 
-def _ambiguous(host: bytes, path: bytes, why: str) -> EgressBlockedError:
-    where = (host + path).decode("ascii", "backslashreplace")
+def _ambiguous(where: str, why: str) -> EgressBlockedError:
     return EgressBlockedError(
         f"On this host the path decides which resource is meant, and the path of {where} {why}",
         where,
@@ -303,6 +310,16 @@ def display_url(url: Any) -> str:
     A URL for messages: no userinfo and no query, where secrets live.
     """
     return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def destination(scheme: str, host: bytes, port: int | None, target: bytes) -> str:
+    """
+    Where a request on the wire goes, for messages. Without the query, where secrets live.
+    """
+    name = host.decode("ascii", "backslashreplace")
+    name = f"[{name}]" if ":" in name else name
+    path = target.partition(b"?")[0].decode("ascii", "backslashreplace")
+    return f"{scheme}://{name}{'' if port is None else f':{port}'}{path}"
 
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"

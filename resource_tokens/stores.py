@@ -17,7 +17,8 @@ __all__ = ["MemoryTokenStore", "TokenStore"]
 
 class TokenStore(Protocol):
     """
-    What a store of tokens can do. It must be safe to use from several threads.
+    What a store of tokens can do. It must be safe to use from several threads, and belongs to
+    one process: the times in a `CachedToken` are of that process's own clock.
     """
 
     def load(self, key: TokenKey) -> CachedToken | None:

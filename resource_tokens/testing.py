@@ -562,7 +562,7 @@ class LocalResourceServer(_LocalServer):
     where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
 
     Args:
-        audience: The audience of the whole host.
+        audience: The audience of the whole host; its own `url` by default.
         audiences: Instead, the audience below each path; the longest prefix by segments wins.
     """
 
@@ -573,11 +573,14 @@ class LocalResourceServer(_LocalServer):
         audience: str | None = None,
         audiences: Mapping[str, str] | None = None,
     ) -> None:
-        if (audience is None) == (audiences is None):
+        if audience is not None and audiences is not None:
             raise ValueError("Give either audience= or audiences=, and not both.")
         super().__init__()
         self._authorization_server = authorization_server
-        self._audiences = {"/": audience} if audience is not None else dict(audiences or {})
+        # None stands for the server's own URL, which is known once it listens.
+        self._audiences: dict[str, str | None] = (
+            {"/": audience} if audiences is None else dict(audiences)
+        )
 
     def __repr__(self) -> str:
         url = self.url if self._port else None
@@ -610,7 +613,7 @@ class LocalResourceServer(_LocalServer):
         prefixes = [prefix for prefix in self._audiences if _covers(prefix, request.path)]
         if not prefixes:
             return _json(404, {"error": "not_found"})
-        audience = self._audiences[max(prefixes, key=len)]
+        audience = self._audiences[max(prefixes, key=len)] or self.url
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
         scheme, _, token = authorization.partition(" ")

@@ -76,7 +76,7 @@ class AccessToken:
     @property
     def authorization(self) -> str:
         """
-        The value for an `Authorization` header: `Bearer ...`. For `resource`, and nothing else.
+        The value `Bearer ...` for an `Authorization` header, to `resource` and nothing else.
         """
         return f"{self.token_type} {self._value.reveal()}"
 

@@ -257,12 +257,14 @@ def test_show_names_what_failed() -> None:
 
 def test_show_needs_no_more_than_ascii() -> None:
     """
-    What is piped to a place that knows no Unicode is still readable, however narrow.
+    What is piped to a place that knows no Unicode is still readable, however narrow it is.
     """
-    out = printed(FAILED, encoding="ascii", width=50)
+    out = printed(FAILED, encoding="ascii")
+    narrow = printed(run(), encoding="ascii", width=30)
 
     assert "ok true as said" in out
     assert "NO withheld" in out
+    assert narrow.endswith("9 of 9 claims held\n")
 
 
 def test_token_has_the_colour_of_its_resource() -> None:

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from resource_tokens import EgressBlockedError, Resource, ResourceMap
-from resource_tokens.egress import Hop, Verdict, judge
+from resource_tokens.egress import Hop, objection
 from resource_tokens.testing import LocalResourceServer
 from tests.conftest import BILLING, ORDERS, Caller, World
 from tests.servers.apis import Sink
@@ -62,6 +62,7 @@ def test_a_redirect_to_another_api_goes_without_the_token(
     assert "token_withheld" in world.event_names()
     withheld = next(e for e in world.events if e.name == "token_withheld")
     assert (ORDERS, f"{world.billing.url}landing") == (withheld.resource, withheld.destination)
+    assert f"that destination is mapped to {BILLING!r}." == withheld.detail
 
 
 @REDIRECTS
@@ -275,12 +276,13 @@ def test_a_plain_http_proxy_does_not_see_the_token(caller: Caller, world: World)
     with (
         Sink() as proxy,
         caller.client(auth=world.auth(), proxy=proxy.url) as client,
-        pytest.raises(EgressBlockedError, match="proxy"),
+        pytest.raises(EgressBlockedError, match="proxy") as caught,
     ):
         client.get(world.orders.url)
 
     assert [] == proxy.seen
     assert () == world.orders.requests
+    assert f"{world.orders.url} by way of {proxy.url}" == caught.value.destination
 
 
 @pytest.fixture(scope="session")
@@ -375,7 +377,7 @@ def test_a_hop_to_the_resource_carries_its_token(changes: dict[str, Any]) -> Non
     """
     P3: the destinations of the resource, and nothing else.
     """
-    assert Verdict.CARRY is judge(hop(**changes), Resource("urn:x:a"), RESOURCES)
+    assert objection(hop(**changes), Resource("urn:x:a"), RESOURCES) is None
 
 
 @pytest.mark.parametrize(
@@ -397,7 +399,7 @@ def test_any_other_hop_does_not(changes: dict[str, Any]) -> None:
     P3: the caller's own request is stopped, a redirect goes on without; no query is shown.
     """
     with pytest.raises(EgressBlockedError, match="stopped before it was sent") as caught:
-        judge(hop(**changes), Resource("urn:x:a"), RESOURCES)
+        objection(hop(**changes), Resource("urn:x:a"), RESOURCES)
 
     assert "secret" not in str(caught.value)
-    assert Verdict.WITHHOLD is judge(hop(**changes, first=False), Resource("urn:x:a"), RESOURCES)
+    assert objection(hop(**changes, first=False), Resource("urn:x:a"), RESOURCES)

@@ -49,8 +49,8 @@ def runtime_imports(tree: ast.Module) -> list[str]:
 
     def walk(node: ast.AST) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.orelse:
-                walk(child)
+            for statement in node.orelse:
+                walk(statement)
             return
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)

@@ -9,7 +9,7 @@ import io
 import threading
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import httpx2
@@ -18,9 +18,11 @@ import trio
 
 from resource_tokens import (
     ClientSecretPost,
+    ConfigurationError,
     EgressBlockedError,
     OAuthError,
     Resource,
+    ResourceMap,
     ResourceTokenAuth,
     TokenCache,
     TokenRequestError,
@@ -123,6 +125,7 @@ def test_an_unmapped_destination_raises_and_nothing_is_sent(caller: Caller, worl
     assert () == world.server.token_requests
     assert caught.value.destination in str(caught.value)
     assert "private" not in str(caught.value)
+    assert ["unmapped_destination"] == world.event_names()
 
 
 def test_an_empty_mapping_matches_nothing(caller: Caller, world: World) -> None:
@@ -167,7 +170,7 @@ def test_no_token_means_no_request(caller: Caller, world: World) -> None:
     """
     P4: a mapped request for which no token can be had raises, and never goes out bare.
     """
-    world.server.resources = {BILLING: None}
+    world.server.resources = {BILLING: ()}
     with caller.client(auth=world.auth()) as client, pytest.raises(OAuthError) as caught:
         client.get(world.orders.url)
 
@@ -214,7 +217,7 @@ def test_each_caller_gets_its_own_resource_under_contention(caller: Caller, worl
     """
     world.server.delay = timedelta(milliseconds=50)
     wanted = [f"urn:example:{n % 20}" for n in range(200 if not caller.blocking else 60)]
-    tokens = caller.token_together(world.auth().cache, wanted)
+    tokens = caller.token_together(world.auth([]).cache, wanted)
 
     assert wanted == [token.resource for token in tokens]
     assert 20 == len(world.server.token_requests)
@@ -228,7 +231,7 @@ def test_all_waiters_hear_of_a_refusal_each_with_an_error_of_its_own(
     P6: one refused request informs all waiters; no two share an instance.
     """
     world.server.delay = timedelta(milliseconds=100)
-    world.server.resources = {BILLING: None}
+    world.server.resources = {BILLING: ()}
     errors = caller.token_together(world.auth().cache, [ORDERS] * 16)
 
     assert {"invalid_target"} == {error.error for error in errors}
@@ -290,8 +293,13 @@ def test_token_for_needs_no_httpx_client(caller: Caller, world: World) -> None:
     assert ORDERS == token.resource
     assert f"Bearer {token.reveal()}" == token.authorization
     assert (token.reveal(),) == world.orders.tokens_seen()
-    with pytest.raises(UnmappedDestinationError, match=r"unmapped\.example"):
-        caller.token_for(auth, "https://unmapped.example/")
+    with pytest.raises(UnmappedDestinationError, match=r"unmapped\.example") as caught:
+        caller.token_for(auth, "https://user:pass@unmapped.example/x?access_token=private")
+    assert "https://unmapped.example/x" == caught.value.destination
+    assert "pass@" not in str(caught.value)
+    assert "private" not in repr(caught.value.args)
+    with pytest.raises(UnmappedDestinationError, match="no URL"):
+        caller.token_for(auth, "https://h:x/?access_token=private")
 
 
 def test_a_cache_takes_identifiers_and_resources(caller: Caller, world: World) -> None:
@@ -312,6 +320,42 @@ def test_a_cache_takes_identifiers_and_resources(caller: Caller, world: World) -
     assert frozenset({"orders:read"}) == by_name.scopes
     assert frozenset({"orders:read", "orders:write"}) == wider.scopes
     assert {"client_secret_post"} == {r.auth_method for r in world.server.token_requests}
+
+
+def test_a_name_must_say_what_to_ask_for(world: World) -> None:
+    """
+    A typing error in an identifier is noticed before the server is asked.
+    """
+    cache = world.auth(
+        {world.orders.url: ORDERS, world.billing.url: Resource(ORDERS, scopes="orders:read")}
+    ).cache
+
+    with pytest.raises(ConfigurationError, match="in 0 ways"):
+        cache.get("urn:example:order")
+    with pytest.raises(ConfigurationError, match="in 2 ways"):
+        cache.get(ORDERS)
+    assert () == world.server.token_requests
+
+
+def test_forget_also_forgets_a_refusal(caller: Caller, world: World) -> None:
+    """
+    Once the server is put right, nobody has to wait for the memory of a refusal to fade.
+    """
+    cache = world.auth().cache
+    world.server.resources = {}
+    for resource in (ORDERS, BILLING):
+        with pytest.raises(OAuthError):
+            caller.token(cache, resource)
+    world.server.resources = None
+    with pytest.raises(OAuthError):
+        caller.token(cache, ORDERS)
+    cache.forget(ORDERS)
+
+    assert ORDERS == caller.token(cache, ORDERS).resource
+    with pytest.raises(OAuthError):
+        caller.token(cache, BILLING)
+    cache.forget()
+    assert BILLING == caller.token(cache, BILLING).resource
 
 
 def test_forget_drops_the_tokens_of_a_resource(caller: Caller, world: World) -> None:
@@ -434,13 +478,13 @@ def test_a_401_for_an_old_token_uses_the_one_in_the_store(caller: Caller, world:
     auth = world.auth()
     with caller.client(auth=auth) as client:
         client.get(world.orders.url)
-        asked = auth.cache.request_for(Resource(ORDERS))
+        asked = auth.cache._request_for(Resource(ORDERS))
         old = world.server.issued[0]
         world.server.revoke(old)
         # Both requests were sent with the old token; the first answer renews it.
         client.get(world.orders.url)
-        renew = auth.cache.renew if caller.blocking else auth.cache.arenew
-        rejected = caller.call(renew, asked, _with_value(auth.cache.cached(asked), old))
+        renew = auth.cache._renew if caller.blocking else auth.cache._arenew
+        rejected = caller.call(renew, asked, _with_value(auth.cache._cached(asked), old))
 
     assert world.server.issued[1] == rejected.token.reveal()
     assert 2 == len(world.server.token_requests)
@@ -510,8 +554,9 @@ def test_userinfo_in_a_mapped_url_is_refused(caller: Caller, world: World) -> No
     with caller.client(auth=world.auth()) as client, pytest.raises(EgressBlockedError) as caught:
         client.get(url)
 
-    assert "pass" not in str(caught.value).replace("passes", "")
+    assert "user:pass" not in str(caught.value)
     assert () == world.orders.requests
+    assert ["egress_blocked"] == world.event_names()
 
 
 def test_a_view_does_not_change_the_original(world: World) -> None:
@@ -525,6 +570,27 @@ def test_a_view_does_not_change_the_original(world: World) -> None:
     assert view.cache is auth.cache
     assert "scopes=['a', 'b']" in repr(view)
     assert "scopes=" not in repr(auth)
+    with pytest.raises(ConfigurationError, match="Name the scopes"):
+        auth.scoped()
+
+
+def test_arguments_are_checked_at_construction(world: World) -> None:
+    """
+    A swapped or misspelt argument is a ConfigurationError, with the remedy.
+    """
+    with pytest.raises(ConfigurationError, match="unmapped="):
+        world.auth(unmapped="ignore")
+    with pytest.raises(ConfigurationError, match="in this order"):
+        TokenCache(world.client_auth, world.authorization_server)  # type: ignore[arg-type]
+    assert CLIENT_ID in repr(world.auth().cache)
+
+
+def test_type_hints_of_the_public_methods_resolve() -> None:
+    """
+    Frameworks read annotations at run time.
+    """
+    for function in (ResourceTokenAuth.token_for, ResourceMap.resource_for, TokenCache.get):
+        assert "return" in get_type_hints(function)
 
 
 def test_one_auth_object_serves_both_libraries(world: World) -> None:
@@ -535,7 +601,7 @@ def test_one_auth_object_serves_both_libraries(world: World) -> None:
     assert isinstance(auth, httpx.Auth)
     assert isinstance(auth, httpx2.Auth)
     for library in (httpx, httpx2):
-        with library.Client(auth=auth, trust_env=False) as client:  # type: ignore[arg-type]
+        with library.Client(auth=auth, trust_env=False) as client:
             assert 200 == client.get(world.orders.url).status_code
 
     assert 1 == len(world.server.token_requests)

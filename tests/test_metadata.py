@@ -213,7 +213,7 @@ def test_discovery_happens_once_and_lazily(caller: Caller, path: str, clock: Clo
     """
     with LocalAuthorizationServer(clients={CLIENT_ID: CLIENT_SECRET}, path=path) as server:
         world = World(server, None, None, None)  # type: ignore[arg-type]
-        cache = world.auth(["https://api.example.com/"], clock=clock).cache
+        cache = world.auth([], clock=clock).cache
         assert [] == paths(server)
         caller.token_together(cache, ["urn:x:a", "urn:x:b", "urn:x:c"])
         well_known = f"/.well-known/oauth-authorization-server{path}"

@@ -77,7 +77,7 @@ class Fleet:
     """
 
     def __init__(self, provider: OidcProvider, stack: ExitStack) -> None:
-        known = {"issuer": provider.issuer, "jwks_uri": provider.jwks_uri}
+        known: Any = {"issuer": provider.issuer, "jwks_uri": provider.jwks_uri}
         self.orders = stack.enter_context(LedgerApi(ORDERS, **known))
         self.billing = stack.enter_context(LedgerApi(BILLING, **known))
         self.short = stack.enter_context(LedgerApi(SHORT, **known))

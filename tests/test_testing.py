@@ -910,12 +910,23 @@ class TestResourceServer:
             assert (404 if expected is None else 200) == response.status_code
             assert expected == response.json().get("audience")
 
+    def test_the_audience_is_the_address_by_default(
+        self, server: LocalAuthorizationServer, http: httpx.Client
+    ) -> None:
+        """
+        An API whose identifier is its URL needs no other name.
+        """
+        with LocalResourceServer(server) as api:
+            token = token_from(http, server, api.url)
+
+            response = http.get(api.url, headers=bearer(token))
+
+            assert api.url == response.json()["audience"]
+
     def test_one_audience_or_several(self, server: LocalAuthorizationServer) -> None:
         """
-        Neither or both of `audience` and `audiences` is a mistake.
+        Both `audience` and `audiences` is a mistake.
         """
-        with pytest.raises(ValueError, match="not both"):
-            LocalResourceServer(server)
         with pytest.raises(ValueError, match="not both"):
             LocalResourceServer(server, audience=ORDERS, audiences={})
 

@@ -86,7 +86,7 @@ class AuthorizationServer:
     @property
     def name(self) -> str:
         """
-        What to call this server in messages: its issuer, or else its token endpoint.
+        What this server is called in messages, which is its issuer or else its token endpoint.
         """
         return self.issuer or str(self.token_endpoint)
 

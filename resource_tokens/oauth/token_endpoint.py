@@ -318,8 +318,9 @@ def _refusal(
         for member in ("error", "error_description", "error_uri")
     )
     advice = _ADVICE.get(str(error), "See the server's documentation for this error.")
+    scopes = f" and the scopes {' '.join(sorted(request.scopes))!r}" if request.scopes else ""
     return OAuthError(
-        f"{request.server.name!r} refused a token for {resource!r} with {error!r}"
+        f"{request.server.name!r} refused a token for {resource!r}{scopes} with {error!r}"
         f"{f' ({description})' if description else ''}. {advice}",
         resource,
         answer.status,

@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine with Python, make and a package index:
+#   make demo    the main job, on an authorization server and APIs on loopback
+#   make test    all tests
+# Each target makes the virtual environment it needs.
+
+PYTHON ?= python3
+VENVS := .cache/venvs
+SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
+
+.PHONY: demo test lint types docs bench clean
+
+demo: $(VENVS)/demo/.ready
+	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
+
+# Not `pytest --cov`: the pytest plugin of this package is loaded before that starts to measure.
+test: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m coverage run -m pytest $(ARGS)
+	$(VENVS)/test/bin/python -m coverage report
+
+lint: $(VENVS)/lint/.ready
+	$(VENVS)/lint/bin/ruff check $(SOURCES)
+	$(VENVS)/lint/bin/ruff format --check $(SOURCES)
+
+types: $(VENVS)/lint/.ready
+	$(VENVS)/lint/bin/mypy
+	$(VENVS)/lint/bin/pyright --pythonpath $(VENVS)/lint/bin/python
+
+docs: $(VENVS)/docs/.ready
+	$(VENVS)/docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .cache docs/_build
+
+$(VENVS)/demo/.ready: INSTALL := -e .[cli]
+$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2] --group test
+$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2] --group test --group lint --group docs
+$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2] --group docs
+
+$(VENVS)/%/.ready: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet $(INSTALL)
+	@touch $@

@@ -1,0 +1,3 @@
+"""
+What runs from a command line.
+"""
