@@ -14,6 +14,7 @@ from resource_tokens.exceptions import (
     TokenRequestError,
     UnmappedDestinationError,
 )
+from resource_tokens.guards import AsyncEgressGuard, EgressGuard
 from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessToken",
+    "AsyncEgressGuard",
     "AudienceMismatchError",
     "AuthorizationServer",
     "ClientCredentials",
@@ -31,6 +33,7 @@ __all__ = [
     "ClientSecretPost",
     "ConfigurationError",
     "EgressBlockedError",
+    "EgressGuard",
     "OAuthError",
     "Resource",
     "ResourceMap",

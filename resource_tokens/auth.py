@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens.cache import TokenCache
-from resource_tokens.egress import Hop, objection
-from resource_tokens.events import EventName, Events, TokenEvent
+from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
     UnmappedDestinationError,
 )
+from resource_tokens.guards import AsyncHopGuard, HopGuard
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -160,36 +160,42 @@ class ResourceTokenAuth(_Auth):
         What `httpx.Client` and `httpx2.Client` call.
         """
         asked = self._asked_for(request)
+        guard = HopGuard.on(request, self.cache, asked)
         if asked is None:
             yield request
             return
         warm = self.cache._cached(asked)
         shown = warm or self.cache._acquire(asked)
-        self._attach(request, asked, shown, _WireGuard)
+        guard.show(request, asked, shown.token)
         response = yield request
+        if response.history:
+            guard.witness(response)
         if response.status_code == 401 and self._may_renew(request, response, asked, warm):
             renewed = self.cache._renew(asked, shown.token)
             if renewed is not None:
-                self._attach(request, asked, renewed, _WireGuard)
-                yield request
+                guard.show(request, asked, renewed.token)
+                guard.witness((yield request))
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """
         What `httpx.AsyncClient` and `httpx2.AsyncClient` call, on asyncio and on trio.
         """
         asked = self._asked_for(request)
+        guard = AsyncHopGuard.on(request, self.cache, asked)
         if asked is None:
             yield request
             return
         warm = self.cache._cached(asked)
         shown = warm or await self.cache._aacquire(asked)
-        self._attach(request, asked, shown, _AsyncWireGuard)
+        guard.show(request, asked, shown.token)
         response = yield request
+        if response.history:
+            guard.witness(response)
         if response.status_code == 401 and self._may_renew(request, response, asked, warm):
             renewed = await self.cache._arenew(asked, shown.token)
             if renewed is not None:
-                self._attach(request, asked, renewed, _AsyncWireGuard)
-                yield request
+                guard.show(request, asked, renewed.token)
+                guard.witness((yield request))
 
     def _mapped(self, url: AnyURL) -> Resource:
         if isinstance(url, str):
@@ -203,7 +209,7 @@ class ResourceTokenAuth(_Auth):
         return resource
 
     def _asked_for(self, request: Any) -> TokenRequest | None:
-        resource = self._resource_for(request.url)
+        resource = self._resource_for(request.url) or self._behind_a_sidecar(request)
         if resource is not None:
             return self.cache._request_for(resource, self._scopes)
         if self._unmapped == "raise":
@@ -219,6 +225,10 @@ class ResourceTokenAuth(_Auth):
             )
             raise
 
+    def _behind_a_sidecar(self, request: Any) -> Resource | None:
+        url, named = request.url, request.headers.get("Host", "").encode()
+        return self.resources.resource_at(url.scheme, url.raw_host, url.port, url.raw_path, named)
+
     def _unmapped_error(self, url: Any) -> UnmappedDestinationError:
         shown = display_url(url)
         self.cache.events.emit(TokenEvent("unmapped_destination", "", "", shown))
@@ -229,27 +239,19 @@ class ResourceTokenAuth(_Auth):
             shown,
         )
 
-    def _attach(
-        self, request: Any, asked: TokenRequest, shown: CachedToken, guard: type[_WireGuard]
-    ) -> None:
-        token = shown.token
-        request.headers["Authorization"] = token.authorization
-        trace = request.extensions.get("trace")
-        if isinstance(trace, _WireGuard):
-            trace = trace.users
-        request.extensions["trace"] = guard(self, asked, token, trace)
-
     def _may_renew(
         self, request: Any, response: Any, asked: TokenRequest, warm: CachedToken | None
     ) -> bool:
         # Redirects are followed inside the flow: this 401 may be somebody else's.
         try:
-            answered = self.resources.resource_for(response.request.url)
+            answered = self._behind_a_sidecar(response.request)
         except EgressBlockedError:
             return False
         if answered != asked.resource:
             return False
-        _report(self.cache.events, "token_rejected", asked, display_url(response.request.url))
+        where = display_url(response.request.url)
+        resource, issuer = asked.resource.identifier, asked.server.name
+        self.cache.events.emit(TokenEvent("token_rejected", resource, issuer, where))
         # A token that was asked for just now is not made better by asking again. And a body that
         # was streamed is gone: only one in memory can be sent twice.
         return warm is not None and isinstance(request.stream, _BYTES_IN_MEMORY)
@@ -259,88 +261,4 @@ class ResourceTokenAuth(_Auth):
         return f"ResourceTokenAuth({self.cache!r}, {self.resources!r}{scopes})"
 
 
-class _WireGuard:
-    """
-    The `trace` extension of one request: httpcore calls it right before the headers of each hop
-    are sent, with what really goes out. Whatever it raises stops the hop before a byte is sent.
-
-    A `trace` that the user has set is called first, so that this is the last look.
-    """
-
-    __slots__ = ("_asked", "_auth", "_first", "_token", "users")
-
-    def __init__(
-        self, auth: ResourceTokenAuth, asked: TokenRequest, token: AccessToken, users: Any
-    ) -> None:
-        self._auth = auth
-        self._asked = asked
-        self._token = token
-        self._first = True
-        self.users = users
-
-    def __call__(self, name: str, info: dict[str, Any]) -> Any:
-        if self.users is not None:
-            self.users(name, info)
-        if name in _BEFORE_HEADERS:
-            self._check(info["request"])
-
-    def _check(self, wire: Any) -> None:
-        if wire.method == b"CONNECT":
-            # For the proxy alone; the client's headers are not in it.
-            return
-        url = wire.url
-        hop = Hop(
-            wire.method,
-            url.scheme.decode("ascii"),
-            url.host,
-            url.port,
-            url.target,
-            wire.headers,
-            self._first,
-        )
-        self._first = False
-        try:
-            why = objection(hop, self._asked.resource, self._auth.resources)
-        except EgressBlockedError as error:
-            self._report("egress_blocked", hop.destination, str(error))
-            raise
-        present = any(name.lower() == b"authorization" for name, _ in wire.headers)
-        if why is None:
-            if not present:
-                # httpx drops the header across origins, but this one is of the same resource.
-                authorization = self._token.authorization.encode("ascii")
-                wire.headers = [*wire.headers, (b"Authorization", authorization)]
-        else:
-            token = self._token.reveal().encode("ascii")
-            wire.headers = [(name, value) for name, value in wire.headers if token not in value]
-            self._report("token_withheld", hop.destination, why)
-
-    def _report(self, name: EventName, destination: str, detail: str = "") -> None:
-        _report(self._auth.cache.events, name, self._asked, destination, detail)
-
-
-class _AsyncWireGuard(_WireGuard):
-    """
-    The same for async clients.
-    """
-
-    __slots__ = ()
-
-    async def __call__(self, name: str, info: dict[str, Any]) -> None:
-        if self.users is not None:
-            await self.users(name, info)
-        if name in _BEFORE_HEADERS:
-            self._check(info["request"])
-
-
-def _report(
-    events: Events, name: EventName, asked: TokenRequest, destination: str, detail: str = ""
-) -> None:
-    resource, issuer = asked.resource.identifier, asked.server.name
-    events.emit(TokenEvent(name, resource, issuer, destination, detail))
-
-
-_BEFORE_HEADERS = frozenset(
-    {"http11.send_request_headers.started", "http2.send_request_headers.started"}
-)
 _BYTES_IN_MEMORY = tuple(library.ByteStream for library in LIBRARIES)

@@ -67,11 +67,12 @@ class TokenCache:
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
         self.events = Events(on_event)
+        self.bindings = Bindings(server)
         self._grant = ClientCredentials() if grant is None else grant
         self._store = MemoryTokenStore() if store is None else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
-        self._acquirer = Acquirer(self._store, Bindings(), self.events, surroundings, audiences)
+        self._acquirer = Acquirer(self._store, self.bindings, self.events, surroundings, audiences)
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
         # Building a request hashes its key; a warm request must not pay for that.

@@ -45,6 +45,7 @@ __all__ = [
     "display_url",
     "is_secure_url",
     "parse_scopes",
+    "sidecar_of",
 ]
 
 
@@ -66,6 +67,14 @@ class Resource:
             address. Whoever can read that network can then use the token.
         verify_audience: `"auto"` checks `aud` when the token is a JWT; `"require"` refuses tokens
             that do not say their audience; `"off"` believes the server.
+        redirects: What happens when another resource redirects here. `"withhold"` sends such a
+            request without a token, since it is that other API which chose it;
+            `"reauthorize"` sends it with the token of this resource.
+        allow_http_proxy: Let a proxy that is spoken to in plain `http` see the token.
+        connect_to: The origin of a sidecar or mesh proxy that requests for this resource are sent
+            to instead, such as `"http://127.0.0.1:15001"`.
+        host_header: With `connect_to`, the `Host` by which the sidecar knows the resource; the
+            host and port of the destination by default.
 
     Raises:
         ConfigurationError: If a value cannot be what it stands for.
@@ -79,6 +88,10 @@ class Resource:
     extra: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     allow_http: bool = field(default=False, kw_only=True)
     verify_audience: Literal["auto", "require", "off"] = field(default="auto", kw_only=True)
+    redirects: Literal["withhold", "reauthorize"] = field(default="withhold", kw_only=True)
+    allow_http_proxy: bool = field(default=False, kw_only=True)
+    connect_to: str | None = field(default=None, kw_only=True)
+    host_header: str | None = field(default=None, kw_only=True)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +102,18 @@ class Resource:
             raise ConfigurationError(
                 f"verify_audience={self.verify_audience!r} for {self.identifier!r}: use 'auto', "
                 "'require' or 'off'."
+            )
+        if self.redirects not in ("withhold", "reauthorize"):
+            raise ConfigurationError(
+                f"redirects={self.redirects!r} for {self.identifier!r}: use 'withhold' or "
+                "'reauthorize'."
+            )
+        if self.host_header is not None and (
+            self.connect_to is None or not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", self.host_header)
+        ):
+            raise ConfigurationError(
+                f"host_header={self.host_header!r} for {self.identifier!r} is a host with an "
+                "optional port, and goes with connect_to=."
             )
         if (self.server is None) != (self.client_auth is None):
             # A credential belongs to the server it was issued by, and is shown to no other.
@@ -105,6 +130,10 @@ class Resource:
             self.extra,
             self.allow_http,
             self.verify_audience,
+            self.redirects,
+            self.allow_http_proxy,
+            self.connect_to,
+            self.host_header,
         )
         object.__setattr__(self, "_hash", hash(identity))
 
@@ -118,6 +147,12 @@ class Resource:
         The `aud` value that makes a token good at this resource.
         """
         return self.identifier if self.audience is None else self.audience
+
+
+_Origin = tuple[str, bytes, int | None]
+"""
+Scheme, host in its ASCII form, port or `None` for the scheme's own.
+"""
 
 
 class ResourceMap:
@@ -135,13 +170,15 @@ class ResourceMap:
             leave, is too broad, or is given twice.
     """
 
-    __slots__ = ("_hosts", "_rules")
+    __slots__ = ("_hosts", "_rules", "_sidecars")
 
     def __init__(
         self, resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap
     ) -> None:
         self._rules: dict[str, Resource] = {}
-        self._hosts: dict[tuple[str, bytes, int | None], _Paths] = {}
+        self._hosts: dict[_Origin, _Paths] = {}
+        # From the origin of a sidecar and a Host header to the origin that is meant.
+        self._sidecars: dict[tuple[_Origin, bytes], _Origin] = {}
         for prefix, resource in _pairs(resources):
             self._add(prefix, resource)
 
@@ -154,7 +191,19 @@ class ResourceMap:
                 f"{paths.rules[prefix].identifier!r} and to {resource.identifier!r}. Keep one."
             )
         paths.add(prefix, resource)
+        if resource.connect_to is not None:
+            self._add_sidecar((scheme, host, port), resource)
         self._rules[destination] = resource
+
+    def _add_sidecar(self, origin: _Origin, resource: Resource) -> None:
+        sidecar, host_header = sidecar_of(origin, resource)
+        known = self._sidecars.setdefault((sidecar, host_header), origin)
+        if known != origin:
+            raise ConfigurationError(
+                f"{resource.connect_to!r} with the Host {host_header.decode()!r} is mapped to two "
+                f"destinations, {known[1].decode()!r} and {origin[1].decode()!r}. A sidecar tells "
+                "them apart by the Host alone, so give each its own host_header=."
+            )
 
     def resource_for(self, url: AnyURL) -> Resource | None:
         r"""
@@ -180,24 +229,38 @@ class ResourceMap:
         return paths.whole or paths.longest(scheme, host, port, url.raw_path)
 
     def resource_at(
-        self, scheme: str, host: bytes, port: int | None, target: bytes
+        self,
+        scheme: str,
+        host: bytes,
+        port: int | None,
+        target: bytes,
+        host_header: bytes = b"",
     ) -> Resource | None:
         """
-        The same answer for a request as it goes on the wire.
+        The resource that a request on the wire belongs to: what is behind a sidecar is known by
+        its `Host`, and reached in no other way.
 
         Args:
             scheme: `"https"` or `"http"`.
             host: The host in its ASCII form, an IPv6 address without brackets.
             port: The port, or `None` for the scheme's own.
             target: The path and the query, as sent.
+            host_header: The `Host` header.
 
         Raises:
             EgressBlockedError: As `resource_for`.
         """
+        behind = None
+        if self._sidecars:
+            behind = self._sidecars.get(((scheme, host, port), host_header.lower()))
+        scheme, host, port = behind or (scheme, host, port)
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
             return None
-        return paths.whole or paths.longest(scheme, host, port, target)
+        resource = paths.whole or paths.longest(scheme, host, port, target)
+        if resource is None or (resource.connect_to is not None) != (behind is not None):
+            return None
+        return resource
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
@@ -270,6 +333,36 @@ def _ambiguous(where: str, why: str) -> EgressBlockedError:
         f"On this host the path decides which resource is meant, and the path of {where} {why}",
         where,
     )
+
+
+def sidecar_of(origin: _Origin, resource: Resource) -> tuple[_Origin, bytes]:
+    """
+    The origin that requests to a resource behind a sidecar are sent to, and their `Host` header.
+    """
+    try:
+        url = http.URL(str(resource.connect_to))
+    except http.InvalidURL:
+        url = http.URL()
+    if url.scheme not in ("https", "http") or not url.raw_host or url.raw_path != b"/":
+        raise ConfigurationError(
+            f"connect_to={resource.connect_to!r} for {resource.identifier!r} is no origin such as "
+            "'http://127.0.0.1:15001'."
+        )
+    if not (resource.allow_http or is_secure_url(url)):
+        raise ConfigurationError(
+            f"connect_to={resource.connect_to!r} for {resource.identifier!r} is plain http, and "
+            "no loopback address. Use one, or https, or Resource(..., allow_http=True)."
+        )
+    if origin[1].startswith(b"*."):
+        raise ConfigurationError(
+            f"{resource.identifier!r} has connect_to= and a wildcard destination. Behind a "
+            "sidecar every host is named."
+        )
+    if resource.host_header is not None:
+        host_header = resource.host_header.lower().encode("ascii")
+    else:
+        host_header = destination(*origin, b"").partition("://")[2].encode("ascii")
+    return (url.scheme, url.raw_host, url.port), host_header
 
 
 def parse_scopes(scopes: Iterable[str]) -> frozenset[str]:
@@ -460,7 +553,7 @@ def _parse_destination(
             # belong to it; a wildcard says it does not.
             raise refuse("is a wildcard, and an abstract identifier needs its hosts by name.")
         host = b"*." + host
-    if not (resource.allow_http or is_secure_url(url)):
+    if not (resource.allow_http or resource.connect_to is not None or is_secure_url(url)):
         raise refuse(
             "is plain http, where everybody on the way can read the token. Use https, a loopback "
             "address such as 127.0.0.1, or Resource(..., allow_http=True)."

@@ -80,7 +80,7 @@ class Bench:
         self.store = MemoryTokenStore()
         surroundings = Surroundings(self.clock, lambda: 1e9, lambda: draw, self._spawn)
         self.acquirer = Acquirer(
-            self.store, Bindings(), Events(self.events.append), surroundings, frozenset()
+            self.store, Bindings(ENDPOINT), Events(self.events.append), surroundings, frozenset()
         )
         # A refresh ahead uses the acquirer's own I/O.
         self.acquirer._background = self.io  # type: ignore[assignment]

@@ -6,17 +6,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trustme
 
-from resource_tokens import EgressBlockedError, Resource, ResourceMap
-from resource_tokens.egress import Hop, objection
+from resource_tokens import AuthorizationServer, EgressBlockedError, Resource, ResourceMap
+from resource_tokens.egress import Bindings, Hop, Shown, rule
 from resource_tokens.testing import LocalResourceServer
+from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
 from tests.servers.apis import Sink
 from tests.servers.http2 import Http2Sink
+from tests.test_tokens import TOKEN, asked
 
 REDIRECTS = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 
@@ -340,27 +344,31 @@ def test_the_guard_looks_at_every_stream_of_http2(
     assert "authorization" not in landing
 
 
+SERVER = AuthorizationServer(issuer="https://login.example.com")
 RESOURCES = ResourceMap(
     {
         "https://api.example.com/": "urn:x:a",
         "https://b.example.com:8443/": "urn:x:a",
         "https://c.example.com/": "urn:x:c",
         "https://[2001:db8::1]/": "urn:x:a",
+        "http://127.0.0.1:81/": Resource("urn:x:a", allow_http_proxy=True),
     }
 )
+SHOWN = Shown(TOKEN, (SERVER.name, "urn:x:a"))
+AUTHORIZATION = (b"Authorization", TOKEN.authorization.encode())
 
 
 def hop(**changes: Any) -> Hop:
     usual: dict[str, Any] = {
-        "method": b"GET",
         "scheme": "https",
         "host": b"api.example.com",
         "port": None,
-        "target": b"/v1?q=secret",
+        "target": b"/v1?q=private",
         "headers": [(b"Host", b"api.example.com")],
         "first": True,
     }
-    return Hop(**usual | changes)
+    made = Hop(**usual | changes)
+    return made._replace(headers=[*made.headers, AUTHORIZATION])
 
 
 @pytest.mark.parametrize(
@@ -371,35 +379,118 @@ def hop(**changes: Any) -> Hop:
         {"host": b"b.example.com", "port": 8443, "headers": [(b"Host", b"b.example.com:8443")]},
         {"host": b"2001:db8::1", "headers": [(b"Host", b"[2001:db8::1]")]},
         {"first": False},
+        {"server_name": "API.example.com"},
+        {
+            "scheme": "http",
+            "host": b"proxy.example.com",
+            "target": b"http://127.0.0.1:81/x",
+            "headers": [(b"Host", b"127.0.0.1:81")],
+        },
     ],
 )
 def test_a_hop_to_the_resource_carries_its_token(changes: dict[str, Any]) -> None:
     """
     P3: the destinations of the resource, and nothing else.
     """
-    assert objection(hop(**changes), Resource("urn:x:a"), RESOURCES) is None
+    ruling = rule(hop(**changes), SHOWN, RESOURCES, Bindings(SERVER))
+
+    assert ("", False) == (ruling.why, ruling.stripped)
+    assert AUTHORIZATION in ruling.headers
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "words"),
     [
-        {"scheme": "http"},
-        {"port": 444},
-        {"host": b"c.example.com", "headers": [(b"Host", b"c.example.com")]},
-        {"host": b"evil.test"},
-        {"target": b"https://api.example.com/v1"},
-        {"target": b""},
-        {"headers": [(b"Host", b"api.example.com:444")]},
-        {"headers": [(b"Host", b"api.example.com"), (b"host", b"evil.test")]},
-        {"host": b"2001:db8::1", "headers": [(b"Host", b"2001:db8::1")]},
+        ({"scheme": "http"}, "no resource is mapped"),
+        ({"port": 444}, "no resource is mapped"),
+        ({"host": b"c.example.com", "headers": [(b"Host", b"c.example.com")]}, "'urn:x:c'"),
+        ({"host": b"evil.test"}, "no resource is mapped"),
+        ({"target": b"https://api.example.com/v1"}, "Host header|proxy"),
+        ({"target": b""}, "neither a path nor a URL|no resource"),
+        ({"target": b"*"}, "neither a path nor a URL|no resource"),
+        ({"target": b"http://h:x/"}, "neither a path nor a URL"),
+        ({"target": b"http://\xff/"}, "neither a path nor a URL"),
+        ({"headers": [(b"Host", b"api.example.com:444")]}, "Host header"),
+        ({"headers": [(b"Host", b"api.example.com"), (b"host", b"evil.test")]}, "Host header"),
+        ({"host": b"2001:db8::1", "headers": [(b"Host", b"2001:db8::1")]}, "Host header"),
+        ({"server_name": "evil.test"}, "TLS server name"),
     ],
 )
-def test_any_other_hop_does_not(changes: dict[str, Any]) -> None:
+def test_any_other_hop_does_not(changes: dict[str, Any], words: str) -> None:
     """
     P3: the caller's own request is stopped, a redirect goes on without; no query is shown.
     """
-    with pytest.raises(EgressBlockedError, match="stopped before it was sent") as caught:
-        objection(hop(**changes), Resource("urn:x:a"), RESOURCES)
+    with pytest.raises(EgressBlockedError, match=words) as caught:
+        rule(hop(**changes), SHOWN, RESOURCES, Bindings(SERVER))
 
-    assert "secret" not in str(caught.value)
-    assert objection(hop(**changes, first=False), Resource("urn:x:a"), RESOURCES)
+    assert "private" not in str(caught.value)
+    assert "'Authorization'" in str(caught.value)
+    ruling = rule(hop(**changes, first=False), SHOWN, RESOURCES, Bindings(SERVER))
+    assert AUTHORIZATION not in ruling.headers
+    assert ruling.stripped
+    assert ruling.why
+
+
+def bound(*values: tuple[str, str]) -> Bindings:
+    """
+    What remembers that each of these tokens is for its resource.
+    """
+    bindings = Bindings(SERVER)
+    for value, resource in values:
+        request = asked(server=SERVER, resource=Resource(resource))
+        bindings.bind(replace(TOKEN, _value=Secret(value), resource=resource), request)
+    return bindings
+
+
+LIVE = "live-token-of-c-that-is-long-enough=="
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Bearer {LIVE}",
+        f"bearer   {LIVE}",
+        LIVE,
+        f'token="{LIVE}", realm=x',
+        f"session={LIVE}; path=/",
+        f"a,{LIVE},b",
+        f"access_token={LIVE}",
+    ],
+)
+def test_a_live_token_is_found_in_any_header(text: str) -> None:
+    """
+    P3: whatever the scheme or the separators around it.
+    """
+    assert [(SERVER.name, "urn:x:c")] == bound((LIVE, "urn:x:c")).tokens_in(text.encode())
+
+
+@pytest.mark.parametrize("text", ["", "short", LIVE[:-1], "x" * 200, f"{LIVE}x"])
+def test_what_is_no_live_token_is_not_found(text: str) -> None:
+    """
+    Exact matches only: no part of a token, and nothing that merely looks like one.
+    """
+    assert [] == bound((LIVE, "urn:x:c")).tokens_in(text.encode())
+
+
+@pytest.mark.parametrize(
+    "target", [f"/v1?access_token={LIVE}", f"/v1?t={quote(LIVE, safe='')}&x=1"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_live_token_in_a_query_is_blocked_on_every_hop(target: str, first: bool) -> None:
+    """
+    P3, R6750-2: a URL cannot be sent without it, so the hop is not sent.
+    """
+    plain = hop(target=target.encode(), first=first)
+    with pytest.raises(EgressBlockedError, match="its query carries a token") as caught:
+        rule(plain, None, RESOURCES, bound((LIVE, "urn:x:c")))
+
+    assert LIVE not in str(caught.value)
+
+
+def test_a_live_token_goes_where_it_belongs() -> None:
+    """
+    A hand-made header with the right token for the right place is the caller's business.
+    """
+    right = hop(headers=[(b"Host", b"api.example.com"), (b"X-Token", LIVE.encode())])
+
+    assert not rule(right, SHOWN, RESOURCES, bound((LIVE, "urn:x:a"))).stripped

@@ -20,7 +20,7 @@ import pytest
 
 import resource_tokens
 from resource_tokens import OAuthError, ResourceTokenAuth, TokenRequestError
-from resource_tokens.auth import _BEFORE_HEADERS
+from resource_tokens.guards import _BEFORE_HEADERS
 from tests.conftest import CLIENT_SECRET, ORDERS, Caller, World
 
 PACKAGE = Path(resource_tokens.__file__).parent
@@ -32,7 +32,7 @@ RINGS = [
     {"_single_flight", "stores", "egress", "events"},
     {"_io", "_acquire"},
     {"cache"},
-    {"auth", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "guards", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
 
 
@@ -86,6 +86,7 @@ def test_the_public_names() -> None:
     """
     assert [
         "AccessToken",
+        "AsyncEgressGuard",
         "AudienceMismatchError",
         "AuthorizationServer",
         "ClientCredentials",
@@ -93,6 +94,7 @@ def test_the_public_names() -> None:
         "ClientSecretPost",
         "ConfigurationError",
         "EgressBlockedError",
+        "EgressGuard",
         "OAuthError",
         "Resource",
         "ResourceMap",

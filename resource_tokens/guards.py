@@ -1,0 +1,349 @@
+"""
+Looking at each hop of a request, right before it goes on the wire.
+
+httpcore calls the request extension `trace` before it sends the headers of a hop, with the target
+and the headers as they will be sent; what it raises stops the hop before a byte is sent, and
+extensions stay with a request over redirects. So a `HopGuard` travels along with each request.
+Transports that are not httpcore's do not call `trace`: for those there are `EgressGuard` and
+`AsyncEgressGuard`. Where neither was there, a token that went astray is noticed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import new_class
+from typing import TYPE_CHECKING, Any, Self
+
+from resource_tokens._httpx import LIBRARIES, http
+from resource_tokens.cache import TokenCache
+from resource_tokens.egress import Header, Hop, Ruling, Shown, rule
+from resource_tokens.events import EventName, TokenEvent
+from resource_tokens.exceptions import EgressBlockedError
+from resource_tokens.oauth.token_endpoint import TokenRequest
+from resource_tokens.resources import Resource, destination, display_url
+from resource_tokens.tokens import AccessToken
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    from resource_tokens.auth import ResourceTokenAuth
+
+    class _Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+        """Both libraries' base, for `with`; what they disagree on is overridden below."""
+
+    class _AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        """The same for async clients."""
+else:
+    _Transport = new_class("_Transport", tuple(lib.BaseTransport for lib in LIBRARIES))
+    _AsyncTransport = new_class(
+        "_AsyncTransport", tuple(lib.AsyncBaseTransport for lib in LIBRARIES)
+    )
+
+__all__ = ["AsyncEgressGuard", "AsyncHopGuard", "EgressGuard", "HopGuard"]
+
+
+class HopGuard:
+    """
+    The `trace` extension of one request, and what `EgressGuard` asks.
+
+    A `trace` that the user has set is called first, so that this is the last look.
+    """
+
+    __slots__ = ("_asked", "_cache", "_seen", "_token", "_users", "first")
+
+    def __init__(self, cache: TokenCache, asked: TokenRequest | None, users: Any = None) -> None:
+        self._cache = cache
+        self._asked = asked
+        self._users = users
+        self._token: AccessToken | None = None
+        self._seen: list[Hop] = []
+        self.first = True
+
+    @classmethod
+    def on(cls, request: Any, cache: TokenCache, asked: TokenRequest | None) -> Self:
+        """
+        Send a guard along with a request, in the place of one that it has from an earlier flow.
+        """
+        users = request.extensions.get("trace")
+        if isinstance(users, HopGuard):
+            users = users._users
+        guard = cls(cache, asked, users)
+        request.extensions["trace"] = guard
+        request.extensions[_EXTENSION] = guard
+        return guard
+
+    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+        """
+        Give a request the token of its resource, and send it to the sidecar if it has one.
+        """
+        self._token = token
+        self.first = True
+        request.headers["Authorization"] = token.authorization
+        if asked.resource.connect_to is not None:
+            _divert(request, asked.resource)
+
+    def __call__(self, name: str, info: dict[str, Any]) -> Any:
+        """
+        What httpcore calls at each step of a request.
+        """
+        if self._users is not None:
+            self._users(name, info)
+        if name in _BEFORE_HEADERS:
+            wire = info["request"]
+            # CONNECT is for a proxy alone: it has headers of its own, and none of the request's.
+            if wire.method != b"CONNECT":
+                wire.headers = self.look(self._hop_on_wire(wire))
+
+    def look(self, hop: Hop) -> Sequence[Header]:
+        """
+        The headers that a hop may go with.
+
+        Raises:
+            EgressBlockedError: If it may not go.
+        """
+        headers, other = self._settle(hop)
+        if other is None:
+            return headers
+        return [
+            *headers,
+            _authorization((self._cache._cached(other) or self._cache._acquire(other)).token),
+        ]
+
+    def witness(self, response: Any) -> None:
+        """
+        Look back at the hops that nobody looked at.
+
+        Raises:
+            EgressBlockedError: If the token was sent to where it does not belong.
+        """
+        if self._token is None:
+            return
+        token, resource = self._token.reveal(), self._token.resource
+        places = {_place(hop) for hop in self._seen}
+        for answer in (*response.history, response):
+            request = answer.request
+            if not any(token in value for value in request.headers.values()):
+                continue
+            hop = hop_of(request, first=False)
+            if _place(hop) not in places and self._rule(hop).why:
+                where = display_url(request.url)
+                error = EgressBlockedError(
+                    f"A redirect has taken the token for {resource!r} to {where}, "
+                    "through a transport whose hops nobody could look at. Revoke the token, and "
+                    "wrap the transport: EgressGuard(transport) or AsyncEgressGuard(transport).",
+                    where,
+                    resource,
+                )
+                self._report("egress_blocked", where, str(error))
+                raise error
+
+    def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
+        """
+        The headers that may go, and the token to ask for and add, if any.
+        """
+        self.first = False
+        self._seen.append(hop)
+        try:
+            ruling = self._rule(hop)
+        except EgressBlockedError as error:
+            self._report("egress_blocked", hop.destination, str(error))
+            raise
+        if hop.first or (self._token is None and not ruling.stripped):
+            return ruling.headers, None
+        bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
+        if self._token is not None and not ruling.why:
+            # httpx drops the header across origins, but this hop is of the same resource.
+            added = [_authorization(self._token)] if bare else []
+            return [*ruling.headers, *added], None
+        self._report("token_withheld", hop.destination, ruling.why)
+        if bare and ruling.resource is not None and ruling.resource.redirects == "reauthorize":
+            return ruling.headers, self._cache._request_for(ruling.resource)
+        return ruling.headers, None
+
+    def _rule(self, hop: Hop) -> Ruling:
+        shown = None
+        if self._token is not None and self._asked is not None:
+            shown = Shown(self._token, (self._asked.server.name, self._token.resource))
+        return rule(hop, shown, self._cache.resources, self._cache.bindings)
+
+    def _hop_on_wire(self, wire: Any) -> Hop:
+        url = wire.url
+        return Hop(
+            url.scheme.decode("ascii"),
+            url.host,
+            url.port,
+            url.target,
+            wire.headers,
+            self.first,
+            wire.extensions.get("sni_hostname"),
+        )
+
+    def _report(self, name: EventName, destination: str, detail: str) -> None:
+        resource = "" if self._asked is None else self._asked.resource.identifier
+        issuer = "" if self._asked is None else self._asked.server.name
+        self._cache.events.emit(TokenEvent(name, resource, issuer, destination, detail))
+
+
+class AsyncHopGuard(HopGuard):
+    """
+    The same for async clients.
+    """
+
+    __slots__ = ()
+
+    async def __call__(self, name: str, info: dict[str, Any]) -> None:
+        """
+        What httpcore calls at each step of a request.
+        """
+        if self._users is not None:
+            await self._users(name, info)
+        if name in _BEFORE_HEADERS:
+            wire = info["request"]
+            if wire.method != b"CONNECT":
+                wire.headers = await self.alook(self._hop_on_wire(wire))
+
+    async def alook(self, hop: Hop) -> Sequence[Header]:
+        """
+        The same as `look`, without blocking the event loop.
+        """
+        headers, other = self._settle(hop)
+        if other is None:
+            return headers
+        return [
+            *headers,
+            _authorization(
+                (self._cache._cached(other) or await self._cache._aacquire(other)).token
+            ),
+        ]
+
+
+class EgressGuard(_Transport):
+    """
+    The check of every hop around a transport that is not httpx's own: WSGI, a mock, a cache.
+
+    Plain `httpx.Client(auth=auth)` does not need it. Give it as `transport=`, or in `mounts=`;
+    around a transport that is checked already it changes nothing.
+
+    Args:
+        transport: The transport to wrap. It is closed along with this one.
+        auth: Checks requests too that are sent with another `auth=` or none: no token of this
+            one's cache goes astray in them.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.BaseTransport | httpx2.BaseTransport,
+        auth: ResourceTokenAuth | None = None,
+    ) -> None:
+        self._transport: Any = transport
+        self._auth = auth
+
+    def handle_request(self, request: Any) -> Any:
+        """
+        Check a request, and hand it on.
+
+        Raises:
+            EgressBlockedError: If it would carry a token to where it does not belong.
+        """
+        guard = request.extensions.get(_EXTENSION)
+        if guard is None and self._auth is not None:
+            guard = HopGuard.on(request, self._auth.cache, None)
+        if guard is not None:
+            _dress(request, guard.look(hop_of(request, first=guard.first)))
+        return self._transport.handle_request(request)
+
+    def close(self) -> None:
+        """
+        Close the wrapped transport.
+        """
+        self._transport.close()
+
+
+class AsyncEgressGuard(_AsyncTransport):
+    """
+    The same as `EgressGuard` for async clients: ASGI, a mock, a cache.
+
+    Args:
+        transport: The transport to wrap. It is closed along with this one.
+        auth: Checks requests too that are sent with another `auth=` or none.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport,
+        auth: ResourceTokenAuth | None = None,
+    ) -> None:
+        self._transport: Any = transport
+        self._auth = auth
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """
+        Check a request, and hand it on.
+
+        Raises:
+            EgressBlockedError: If it would carry a token to where it does not belong.
+        """
+        guard = request.extensions.get(_EXTENSION)
+        if guard is None and self._auth is not None:
+            guard = AsyncHopGuard.on(request, self._auth.cache, None)
+        if guard is not None:
+            _dress(request, await guard.alook(hop_of(request, first=guard.first)))
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """
+        Close the wrapped transport.
+        """
+        await self._transport.aclose()
+
+
+def hop_of(request: Any, *, first: bool) -> Hop:
+    """
+    A request of httpx, as its transport would send it.
+    """
+    url, extensions = request.url, request.extensions
+    return Hop(
+        url.scheme,
+        url.raw_host,
+        url.port,
+        extensions.get("target", url.raw_path),
+        request.headers.raw,
+        first,
+        extensions.get("sni_hostname"),
+    )
+
+
+def _divert(request: Any, resource: Resource) -> None:
+    sidecar = http.URL(str(resource.connect_to))
+    # The second time, after a 401, it goes there already.
+    if request.url.netloc != sidecar.netloc:
+        request.headers["Host"] = resource.host_header or request.url.netloc.decode("ascii")
+        request.url = request.url.copy_with(
+            scheme=sidecar.scheme, host=sidecar.host, port=sidecar.port
+        )
+
+
+def _dress(request: Any, headers: Sequence[Header]) -> None:
+    if headers != request.headers.raw:
+        request.headers = type(request.headers)(list(headers))
+
+
+def _authorization(token: AccessToken) -> Header:
+    return (b"Authorization", token.authorization.encode("ascii"))
+
+
+def _place(hop: Hop) -> bytes:
+    """
+    Where a hop goes, the same for a proxy that is asked for it and without one.
+    """
+    if not hop.target.startswith(b"/"):
+        return hop.target
+    where = destination(hop.scheme, hop.host, hop.port, b"").encode("ascii", "backslashreplace")
+    return where + hop.target
+
+
+_EXTENSION = "resource_tokens"
+_BEFORE_HEADERS = frozenset(
+    {"http11.send_request_headers.started", "http2.send_request_headers.started"}
+)
