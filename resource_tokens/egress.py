@@ -70,6 +70,10 @@ class Hop(NamedTuple):
         target = self.target.partition(b"?")[0].decode("ascii", "backslashreplace")
         return f"{target} by way of {proxy}"
 
+    def __repr__(self) -> str:
+        # Headers and query hold tokens.
+        return f"Hop({self.destination!r})"
+
 
 class Shown(NamedTuple):
     """
@@ -95,6 +99,9 @@ class Ruling(NamedTuple):
     resource: Resource | None
     why: str
     stripped: bool
+
+    def __repr__(self) -> str:
+        return f"Ruling({self.resource!r}, {self.why!r})"
 
 
 class Bindings:
