@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from cachetools import LRUCache, TTLCache
 
 from resource_tokens._io import IO, BlockingIO, SendError, run_to_end
+from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import Flight, SingleFlight
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events, TokenEvent
@@ -36,7 +37,7 @@ from resource_tokens.exceptions import (
     TokenRequestError,
 )
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
-from resource_tokens.oauth.metadata import metadata_requests, token_endpoint_in
+from resource_tokens.oauth.metadata import AuthorizationServer, metadata_requests, token_endpoint_in
 from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token
 from resource_tokens.stores import TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken, Freshness, TokenKey
@@ -101,10 +102,12 @@ class Acquirer:
         self._flights = SingleFlight()
         self._background = BlockingIO()
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
         clock = surroundings.clock
         # All guarded by _lock.
-        self._endpoints: TTLCache[str, str] = TTLCache(64, _METADATA_AGE, timer=clock)
+        self._endpoints: TTLCache[AuthorizationServer, str] = TTLCache(
+            64, _METADATA_AGE, timer=clock
+        )
         self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(1024)
         self._forced: TTLCache[TokenKey, bool] = TTLCache(1024, _FORCED_INTERVAL, timer=clock)
 
@@ -142,8 +145,13 @@ class Acquirer:
             self._raise_if_refused(request)
             return await self._fetch(request, io, "token_issued")
 
-        fetched: CachedToken = await self._flights.once(request.key, io, look_and_fetch)
-        return fetched
+        while True:
+            fetched: CachedToken | None = await self._flights.once(
+                request.key, io, look_and_fetch, _limit(request)
+            )
+            # A renewal that came to nothing flies under the same key.
+            if fetched is not None:
+                return fetched
 
     async def renew(
         self, request: TokenRequest, rejected: AccessToken, io: IO
@@ -155,7 +163,8 @@ class Acquirer:
 
         async def look_and_fetch() -> CachedToken | None:
             current = self._store.load(request.key)
-            if current is not None and current.token != rejected:
+            usable = current is not None and self._in.clock() < current.freshness.hard_at
+            if current is not None and usable and not current.token.same_as(rejected):
                 return current
             with self._lock:
                 if request.key in self._forced:
@@ -164,10 +173,12 @@ class Acquirer:
             return await self._fetch(request, io, "token_refreshed")
 
         try:
-            renewed: CachedToken | None = await self._flights.once(request.key, io, look_and_fetch)
+            renewed: CachedToken | None = await self._flights.once(
+                request.key, io, look_and_fetch, _limit(request)
+            )
         except (TokenRequestError, AudienceMismatchError):
             return None
-        return renewed if renewed is not None and renewed.token != rejected else None
+        return None if renewed is None or renewed.token.same_as(rejected) else renewed
 
     def forget_refusals(self, resource: str | None) -> None:
         """
@@ -189,9 +200,7 @@ class Acquirer:
             cool_down = self._cool_downs.get(request.key)
         if self._closed or (cool_down is not None and now < cool_down.until):
             return
-        flight, leads = self._flights.join(request.key)
-        if not leads:
-            return
+        flight = Flight()
 
         def refresh() -> None:
             flight.thread = threading.get_ident()
@@ -202,17 +211,23 @@ class Acquirer:
                 return
 
         try:
-            self._in.spawn(refresh)
-        except RuntimeError:
+            if self._flights.join(request.key, flight) is flight:
+                self._in.spawn(refresh)
+        except BaseException as error:
+            self._flights.abandon(request.key, flight)
             # No thread to be had, as at the end of a process: the next caller after `hard_at`
             # fetches for itself.
-            self._flights.abandon(request.key, flight)
+            if not isinstance(error, Exception):
+                raise
 
     async def _lead_refresh(self, request: TokenRequest, flight: Flight) -> None:
-        async def fetch() -> CachedToken:
+        async def look_and_fetch() -> CachedToken:
+            current = self._store.load(request.key)
+            if current is not None and self._in.clock() < current.freshness.soft_at:
+                return current
             return await self._fetch(request, self._background, "token_refreshed")
 
-        await self._flights.lead(request.key, flight, fetch)
+        await self._flights.lead(request.key, flight, look_and_fetch)
 
     async def _fetch(self, request: TokenRequest, io: IO, name: EventName) -> CachedToken:
         try:
@@ -224,7 +239,11 @@ class Acquirer:
                 request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
             )
             raise
-        self._store.save(request.key, cached)
+        try:
+            self._store.save(request.key, cached)
+        except Exception as error:  # noqa: BLE001 - whatever a user's store raises
+            # The token is as good as ever; only the next caller has to ask again.
+            self._report(request, "store_failed", type(error).__name__)
         with self._lock:
             self._cool_downs.pop(request.key, None)
         self._report(request, name)
@@ -242,20 +261,29 @@ class Acquirer:
         issued = issued_token(answer, request, others, wall)
         self._bindings.bind(issued.token, request)
         freshness = Freshness.of(issued.lifetime, requested_at, self._in.draw)
+        if self._in.clock() >= freshness.hard_at:
+            raise TokenRequestError(
+                f"The token of {request.server.name!r} for {request.resource.identifier!r} had "
+                f"expired when it arrived: it lives {issued.lifetime.total_seconds():g} s. Let "
+                "the server issue tokens that live longer.",
+                request.resource.identifier,
+                200,
+            )
         return CachedToken(issued.token, freshness), issued.remarks
 
     async def _token_endpoint(self, request: TokenRequest, io: IO) -> str:
         server = request.server
         if server.token_endpoint is not None:
             return server.token_endpoint
-        issuer = server.name
 
         async def look_and_discover() -> str:
             with self._lock:
-                known = self._endpoints.get(issuer)
+                known = self._endpoints.get(server)
             return known if known is not None else await self._discover(request, io)
 
-        endpoint: str = await self._flights.once(("metadata", issuer), io, look_and_discover)
+        # By the server and not by its issuer: what one learned through a proxy of its own, or
+        # without checking certificates, is nothing to another.
+        endpoint: str = await self._flights.once(server, io, look_and_discover, _limit(request))
         return endpoint
 
     async def _discover(self, request: TokenRequest, io: IO) -> str:
@@ -266,7 +294,7 @@ class Acquirer:
             endpoint = token_endpoint_in(answer, issuer, resource)
             if endpoint is not None:
                 with self._lock:
-                    self._endpoints[issuer] = endpoint
+                    self._endpoints[request.server] = endpoint
                 self._report(request, "metadata_discovered", endpoint)
                 return endpoint
             status = answer.status
@@ -306,17 +334,26 @@ class Acquirer:
             else:
                 delay = min(doubled, 30.0) * self._in.draw()
             until = self._in.clock() + delay
-            self._cool_downs[request.key] = _CoolDown(until, failures, error, refused)
+            # A copy, as the error itself holds on to the frames of the request that failed.
+            kept = type(error)(*error.args)
+            self._cool_downs[request.key] = _CoolDown(until, failures, kept, refused)
 
     def _raise_if_refused(self, request: TokenRequest) -> None:
         with self._lock:
             cool_down = self._cool_downs.get(request.key)
         if cool_down is not None and cool_down.refused and self._in.clock() < cool_down.until:
-            raise type(cool_down.error)(*cool_down.error.args) from cool_down.error
+            raise type(cool_down.error)(*cool_down.error.args)
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         resource, issuer = request.resource.identifier, request.server.name
         self._events.emit(TokenEvent(name, resource, issuer, detail=detail))
+
+
+def _limit(request: TokenRequest) -> float:
+    """
+    How long a flight can take: two addresses of metadata, and the token request.
+    """
+    return 3 * request.server.timeout.total_seconds() + 1
 
 
 _METADATA_AGE = 3600.0

@@ -49,9 +49,9 @@ class IO(Protocol):
         """
         ...
 
-    async def wait(self, future: Future[Any]) -> None:
+    async def wait(self, future: Future[Any], limit: float) -> None:
         """
-        Return when the future is done, however it ended.
+        Return when the future is done, however it ended, or after `limit` seconds.
         """
 
 
@@ -100,9 +100,9 @@ class BlockingIO:
             failure = _too_late(server)
         raise SendError(failure)
 
-    async def wait(self, future: Future[Any]) -> None:
-        with suppress(CancelledError):
-            future.exception()
+    async def wait(self, future: Future[Any], limit: float) -> None:
+        with suppress(CancelledError, TimeoutError):
+            future.exception(limit)
 
 
 class AsyncIO:
@@ -140,7 +140,7 @@ class AsyncIO:
                 failure = _describe(error)
         raise SendError(failure)
 
-    async def wait(self, future: Future[Any]) -> None:
+    async def wait(self, future: Future[Any], limit: float) -> None:
         import anyio
 
         done = anyio.Event()
@@ -152,7 +152,8 @@ class AsyncIO:
                 call_soon(done.set)
 
         future.add_done_callback(wake)
-        await done.wait()
+        with anyio.move_on_after(limit):
+            await done.wait()
 
 
 def _call_soon_threadsafe() -> Callable[[Callable[[], object]], object]:
@@ -285,4 +286,4 @@ def _too_late(server: AuthorizationServer) -> str:
 
 _MAX_BODY = 64 * 1024
 _TOO_LARGE = f"the answer is larger than {_MAX_BODY // 1024} KiB"
-_FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, SendError)
+_FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, ValueError, SendError)

@@ -8,9 +8,10 @@ At most one piece of work per key, across threads and event loops.
    get an error of their own), or abandoned (the leader was cancelled: one of the waiters leads).
 4. It is taken out by its own leader only: after it landed or was refused, so that nobody misses
    the outcome, and before it is abandoned, so that whoever wakes finds the place free.
-5. A blocking caller never waits for a flight that its own thread leads: that thread could not
+5. Nobody waits for ever. After a limit a waiter takes the flight out and does the work itself.
+6. A blocking caller never waits for a flight that its own thread leads: that thread could not
    finish it. It does the work itself.
-6. After a fork the parent's flights mean nothing in the child: their leaders are not there.
+7. After a fork the parent's flights mean nothing in the child: their leaders are not there.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Waiter(Protocol):
 
     blocking: bool
 
-    async def wait(self, future: Future[Any]) -> None:
+    async def wait(self, future: Future[Any], limit: float) -> None:
         """
-        Return when the future is done, however it ended.
+        Return when the future is done, however it ended, or after `limit` seconds.
         """
 
 
@@ -63,38 +64,49 @@ class SingleFlight:
         self._flights: dict[Hashable, Flight] = {}
         self._pid = os.getpid()
 
-    def join(self, key: Hashable) -> tuple[Flight, bool]:
+    def join(self, key: Hashable, mine: Flight) -> Flight:
         """
-        The flight under a key, and whether the caller leads it.
+        The flight under a key, which is `mine` if there was none. Whoever hands in a flight
+        sees to it that it ends, whatever interrupts them.
         """
         if self._pid != os.getpid():
             self._flights = {}
             self._pid = os.getpid()
-        mine = Flight()
-        flight = self._flights.setdefault(key, mine)
-        return flight, flight is mine
+        return self._flights.setdefault(key, mine)
 
-    async def once(self, key: Hashable, waiter: Waiter, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def once(
+        self, key: Hashable, waiter: Waiter, work: Callable[[], Awaitable[Any]], limit: float
+    ) -> Any:
         """
         The outcome of `work` under a key: done here, or by whoever is already at it.
+
+        Args:
+            key: What the work is for.
+            waiter: How to wait.
+            work: What to do.
+            limit: Seconds to wait for somebody else before doing it oneself. A leader can be
+                stuck in an event loop that nobody runs any more.
 
         Raises:
             ResourceTokensError: What `work` raised; a copy of it for each waiter, with the
                 original as its cause.
         """
         while True:
-            flight, leads = self.join(key)
-            if leads:
-                return await self.lead(key, flight, work)
+            mine = Flight()
+            try:
+                flight = self.join(key, mine)
+                if flight is mine:
+                    return await self.lead(key, mine, work)
+            except BaseException:
+                self.abandon(key, mine)
+                raise
             if waiter.blocking and flight.thread == threading.get_ident():
                 return await work()
-            await waiter.wait(flight.future)
-            if flight.future.cancelled():
-                continue
-            error = flight.future.exception()
-            if error is None:
-                return flight.future.result()
-            raise _copy(error) from error
+            await waiter.wait(flight.future, limit)
+            if not flight.future.done():
+                self._remove(key, flight)
+            elif not flight.future.cancelled():
+                return _outcome(flight.future)
 
     async def lead(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> Any:
         """
@@ -115,10 +127,13 @@ class SingleFlight:
             return value
         finally:
             self._remove(key, flight)
+            # An interruption between the lines above.
+            flight.future.cancel()
 
     def abandon(self, key: Hashable, flight: Flight) -> None:
         """
-        Give up a flight that the caller leads; one of its waiters takes over.
+        Give up a flight that the caller leads; one of its waiters takes over. Nothing happens to
+        one that has ended.
         """
         # Taken out first, or a waiter that wakes would find it again.
         self._remove(key, flight)
@@ -130,6 +145,11 @@ class SingleFlight:
             del self._flights[key]
 
 
-def _copy(error: BaseException) -> BaseException:
-    # Raising one instance in many threads would mix their tracebacks.
-    return type(error)(*error.args) if isinstance(error, ResourceTokensError) else error
+def _outcome(future: Future[Any]) -> Any:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, ResourceTokensError):
+        # Raising one instance in many threads would mix their tracebacks.
+        raise type(error)(*error.args) from error
+    raise error

@@ -11,7 +11,7 @@ from types import new_class
 from typing import TYPE_CHECKING, Any, Literal
 
 from resource_tokens._httpx import LIBRARIES, http
-from resource_tokens.cache import TokenCache
+from resource_tokens.cache import TokenCache, steady_clock
 from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
@@ -85,7 +85,7 @@ class ResourceTokenAuth(_Auth):
         grant: ClientCredentials | None = None,
         store: TokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         if unmapped not in ("raise", "anonymous"):
@@ -167,14 +167,16 @@ class ResourceTokenAuth(_Auth):
         warm = self.cache._cached(asked)
         shown = warm or self.cache._acquire(asked)
         guard.show(request, asked, shown.token)
-        response = yield request
-        if response.history:
+        try:
+            response = yield request
             guard.witness(response)
-        if response.status_code == 401 and self._may_renew(request, response, asked, warm):
-            renewed = self.cache._renew(asked, shown.token)
-            if renewed is not None:
-                guard.show(request, asked, renewed.token)
-                guard.witness((yield request))
+            if response.status_code == 401 and self._may_renew(request, response, guard, warm):
+                renewed = self.cache._renew(asked, shown.token)
+                if renewed is not None:
+                    guard.show(request, asked, renewed.token)
+                    guard.witness((yield request))
+        finally:
+            guard.retire()
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """
@@ -188,20 +190,22 @@ class ResourceTokenAuth(_Auth):
         warm = self.cache._cached(asked)
         shown = warm or await self.cache._aacquire(asked)
         guard.show(request, asked, shown.token)
-        response = yield request
-        if response.history:
+        try:
+            response = yield request
             guard.witness(response)
-        if response.status_code == 401 and self._may_renew(request, response, asked, warm):
-            renewed = await self.cache._arenew(asked, shown.token)
-            if renewed is not None:
-                guard.show(request, asked, renewed.token)
-                guard.witness((yield request))
+            if response.status_code == 401 and self._may_renew(request, response, guard, warm):
+                renewed = await self.cache._arenew(asked, shown.token)
+                if renewed is not None:
+                    guard.show(request, asked, renewed.token)
+                    guard.witness((yield request))
+        finally:
+            guard.retire()
 
     def _mapped(self, url: AnyURL) -> Resource:
         if isinstance(url, str):
             try:
                 url = http.URL(url)
-            except http.InvalidURL as error:
+            except (http.InvalidURL, UnicodeError) as error:
                 raise UnmappedDestinationError(f"That is no URL: {error}.") from None
         resource = self._resource_for(url)
         if resource is None:
@@ -240,9 +244,13 @@ class ResourceTokenAuth(_Auth):
         )
 
     def _may_renew(
-        self, request: Any, response: Any, asked: TokenRequest, warm: CachedToken | None
+        self, request: Any, response: Any, guard: HopGuard, warm: CachedToken | None
     ) -> bool:
-        # Redirects are followed inside the flow: this 401 may be somebody else's.
+        # Redirects are followed inside the flow: this 401 may be somebody else's, or an answer to
+        # a hop that went without the token.
+        asked = guard.asked
+        if asked is None or guard.strayed:
+            return False
         try:
             answered = self._behind_a_sidecar(response.request)
         except EgressBlockedError:

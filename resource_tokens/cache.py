@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from resource_tokens._acquire import Acquirer, Surroundings
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
@@ -17,12 +17,25 @@ from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
-from resource_tokens.oauth.token_endpoint import TokenRequest
+from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken
 
-__all__ = ["TokenCache"]
+__all__ = ["TokenCache", "steady_clock"]
+
+
+def steady_clock() -> float:
+    """
+    Seconds that never jump, and go on while the machine sleeps where the system can tell.
+    """
+    return _read()
+
+
+_read: Callable[[], float] = time.monotonic
+if hasattr(time, "CLOCK_BOOTTIME"):
+    # Linux: `time.monotonic` stands still in a suspended machine, where tokens expire all the same.
+    _read = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class TokenCache:
@@ -55,7 +68,7 @@ class TokenCache:
         grant: ClientCredentials | None = None,
         store: TokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         if not isinstance(server, AuthorizationServer) or not isinstance(client_auth, ClientAuth):
@@ -67,7 +80,7 @@ class TokenCache:
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
         self.events = Events(on_event)
-        self.bindings = Bindings(server)
+        self.bindings = Bindings()
         self._grant = ClientCredentials() if grant is None else grant
         self._store = MemoryTokenStore() if store is None else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
@@ -135,6 +148,12 @@ class TokenCache:
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
         return self._built(resource, scopes)
+
+    def _identity(self, resource: Resource) -> Identity:
+        """
+        What the tokens of a resource are for.
+        """
+        return self._built(resource, None).identity
 
     def _cached(self, request: TokenRequest) -> CachedToken | None:
         """

@@ -6,9 +6,11 @@ One rule for every hop of a request, first or redirected, as it goes on the wire
 1. The destination of a hop belongs to one resource or to none. It belongs to none if the target,
    the `Host` header, the TLS server name or a proxy could bring it to somebody else.
 2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other.
-3. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
-   on without the header in question; if the token is in its query, it is stopped too.
-4. The token of the request itself is put back where httpx dropped it, if the hop belongs to its
+3. A redirect that has left the resource does not come back to it: from there on somebody else
+   chooses where to go, and the token of the request stays away.
+4. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
+   on without the header in question; if the token is in its URL, it is stopped too.
+5. The token of the request itself is put back where httpx dropped it, if the hop belongs to its
    resource. The token of another resource is put on a redirect only if that resource says so.
 """
 
@@ -17,27 +19,20 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import threading
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
-
-from cachetools import LRUCache
 
 from resource_tokens._httpx import http
+from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import AudienceMismatchError, EgressBlockedError
-from resource_tokens.oauth.metadata import AuthorizationServer
-from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.resources import Resource, ResourceMap, destination
+from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
+from resource_tokens.resources import Resource, ResourceMap, decoded, destination
 from resource_tokens.tokens import AccessToken
 
-__all__ = ["Bindings", "Header", "Hop", "Identity", "Ruling", "Shown", "rule"]
+__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]
 
 Header = tuple[bytes, bytes]
-Identity = tuple[str, str]
-"""
-The name of an authorization server, and the identifier of one of its resources.
-"""
 
 
 class Hop(NamedTuple):
@@ -83,6 +78,13 @@ class Shown(NamedTuple):
     token: AccessToken
     identity: Identity
 
+    @property
+    def length(self) -> int:
+        """
+        The length of the token.
+        """
+        return len(self.token.reveal())
+
 
 class Ruling(NamedTuple):
     """
@@ -106,106 +108,136 @@ class Ruling(NamedTuple):
 
 class Bindings:
     """
-    Which resource each live token was asked for, by a keyed fingerprint of the token.
+    What each live token was asked for, by a keyed fingerprint of the token.
 
     Args:
-        server: The authorization server of resources that do not name their own.
-        maxsize: How many tokens to remember. The least recently used one goes first.
+        maxsize: How many tokens to remember. The oldest one goes first, as it expires first.
     """
 
-    def __init__(self, server: AuthorizationServer, maxsize: int = 2048) -> None:
-        self._server = server
+    def __init__(self, maxsize: int = 2048) -> None:
+        self._maxsize = maxsize
         self._salt = secrets.token_bytes(32)
-        self._lock = threading.Lock()
-        self._bound: LRUCache[bytes, Identity] = LRUCache(maxsize)  # guarded by _lock
-        # The length of the shortest token so far. Most headers are shorter than any token, and
-        # need no look-up.
-        self._shortest = 1 << 30
-
-    def identity(self, resource: Resource) -> Identity:
-        """
-        What the tokens of a resource are bound to.
-        """
-        server = self._server if resource.server is None else resource.server
-        return (server.name, resource.identifier)
+        self._lock = SafeLock()
+        # Written under _lock. Read without it, as reading a dictionary is atomic.
+        self._bound: dict[bytes, Identity] = {}
+        # The length of the shortest token so far: nothing shorter needs to be looked at.
+        self.shortest = sys.maxsize
 
     def bind(self, token: AccessToken, request: TokenRequest) -> None:
         """
         Remember what a token is for.
 
         Raises:
-            AudienceMismatchError: If the same token was already issued for another resource: the
-                server then makes no difference between them, whatever it was asked for.
+            AudienceMismatchError: If the same token was already issued for something else: the
+                server then makes no difference between the two, whatever it was asked for.
         """
         text = token.reveal().encode("ascii")
-        asked = (request.server.name, token.resource)
         with self._lock:
-            known = self._bound.setdefault(self._fingerprint(text), asked)
-            self._shortest = min(self._shortest, len(text))
-        if known != asked:
+            known = self._bound.setdefault(self._fingerprint(text), request.identity)
+            self.shortest = min(self.shortest, len(text))
+            while len(self._bound) > self._maxsize:
+                del self._bound[next(iter(self._bound))]
+        if known != request.identity:
             raise AudienceMismatchError(
-                f"{request.server.name!r} returned the same token for {known[1]!r} and for "
-                f"{token.resource!r}, so it ignores `resource`. The second one was dropped. The "
-                "server may want the target in another way, such as an `audience` parameter by "
-                "Resource(..., extra={'audience': ...}), or a scope.",
+                f"{request.server.name!r} returned the same token for {known.resource!r} and for "
+                f"{token.resource!r}, so it ignores `resource` or another parameter. The second "
+                "one was dropped. The server may want the target in another way, such as an "
+                "`audience` parameter by Resource(..., extra={'audience': ...}), or a scope.",
                 token.resource,
-                (known[1], token.resource),
+                (known.resource, token.resource),
             )
 
     def tokens_in(self, text: bytes) -> list[Identity]:
         """
-        What the live tokens in a text are bound to. The cost does not grow with their number.
+        What the live tokens in a text are for. The cost does not grow with their number.
         """
-        if len(text) < self._shortest:
-            return []
-        words = [word for word in _WORD.findall(text) if len(word) >= self._shortest]
-        # `access_token=...` is one word, and so is a token that ends in "=".
-        words += [rest for word in words if (rest := word.partition(b"=")[2])]
-        marks = [self._fingerprint(word) for word in words]
-        with self._lock:
-            return [self._bound[mark] for mark in marks if mark in self._bound]
+        words = {word for pattern in _WORDS for word in pattern.findall(text)}
+        # `access_token=...` is one word to the widest pattern, and so is a token that ends in "=".
+        words |= {rest for word in words for rest in _after_signs(word)}
+        marks = [self._fingerprint(word) for word in words if len(word) >= self.shortest]
+        return [self._bound[mark] for mark in marks if mark in self._bound]
 
     def _fingerprint(self, token: bytes) -> bytes:
         return hashlib.blake2b(token, key=self._salt, digest_size=16).digest()
 
 
-def rule(hop: Hop, shown: Shown | None, resources: ResourceMap, bindings: Bindings) -> Ruling:
+def _after_signs(word: bytes) -> Iterator[bytes]:
+    for sign in _SIGN.finditer(word):
+        yield word[sign.end() :]
+
+
+def rule(
+    hop: Hop,
+    shown: Shown | None,
+    resources: ResourceMap,
+    bindings: Bindings,
+    identity: Callable[[Resource], Identity],
+    *,
+    strayed: bool = False,
+) -> Ruling:
     """
     What a hop may carry, by the rules above.
+
+    Args:
+        hop: The hop.
+        shown: The token that the request was given, if it may still be shown.
+        resources: The mapping.
+        bindings: The live tokens.
+        identity: What the tokens of a resource are for.
+        strayed: Whether a hop before this one has left the resource: then the token shown has
+            no place any more.
 
     Raises:
         EgressBlockedError: If it must not be sent at all.
     """
     resource, trouble = _belongs_to(hop, resources)
-    here = None if resource is None else bindings.identity(resource)
-    own = b"" if shown is None else shown.token.reveal().encode("ascii")
+    here = None if resource is None else identity(resource)
     if resource is not None:
         trouble = f"that destination is mapped to {resource.identifier!r}."
-    kept: list[Header] = []
-    for name, value in hop.headers:
-        # The token of the request itself may have left the memory of `bindings` by now.
-        found = (
-            [shown.identity] if shown is not None and own in value else bindings.tokens_in(value)
-        )
-        wrong = next((identity for identity in found if identity != here), None)
-        if wrong is None:
-            kept.append((name, value))
-            continue
-        if hop.first:
-            raise _blocked(hop, f"its header {_text(name)!r}", wrong, trouble)
-    for identity in bindings.tokens_in(unquote_to_bytes(hop.target.partition(b"?")[2])):
-        if identity != here:
-            raise _blocked(hop, "its query", identity, trouble)
+    shortest = bindings.shortest if shown is None else min(bindings.shortest, shown.length)
+    wrong: set[Header] = set()
+    for header in hop.headers:
+        # Most headers are shorter than any token.
+        if len(header[1]) >= shortest:
+            misplaced = _misplaced(header[1], shown, here, bindings, strayed)
+            if misplaced is not None and hop.first:
+                raise _blocked(hop, f"its header {_text(header[0])!r}", misplaced, trouble)
+            if misplaced is not None:
+                wrong.add(header)
+    if len(hop.target) >= shortest:
+        misplaced = _misplaced(decoded(hop.target) or hop.target, shown, here, bindings, strayed)
+        if misplaced is not None:
+            raise _blocked(hop, _URL, misplaced, trouble)
     mine = shown is not None and shown.identity == here
-    return Ruling(kept, resource, "" if mine else trouble, len(kept) < len(hop.headers))
+    headers = [header for header in hop.headers if header not in wrong] if wrong else hop.headers
+    return Ruling(headers, resource, "" if mine else trouble, bool(wrong))
+
+
+def _misplaced(
+    text: bytes,
+    shown: Shown | None,
+    here: Identity | None,
+    bindings: Bindings,
+    strayed: bool,
+) -> Identity | None:
+    """
+    What a token in a text is for, if that is not here.
+    """
+    # The token of the request itself may have left the memory of `bindings` by now.
+    stranger = shown is not None and (strayed or shown.identity != here)
+    if shown is not None and stranger and shown.token.reveal().encode("ascii") in text:
+        return shown.identity
+    return next((found for found in bindings.tokens_in(text) if found != here), None)
 
 
 def _blocked(hop: Hop, where: str, wrong: Identity, why: str) -> EgressBlockedError:
+    # A path with a token in it is not shown.
+    shown = hop.destination if where != _URL else hop._replace(target=b"/").destination
     return EgressBlockedError(
-        f"The request to {hop.destination} was stopped before it was sent: {why} But {where} "
-        f"carries a token for {wrong[1]!r}.",
-        hop.destination,
-        wrong[1],
+        f"The request to {shown} was stopped before it was sent: {why} But {where} carries a "
+        f"token for {wrong.resource!r}.",
+        shown,
+        wrong.resource,
     )
 
 
@@ -218,7 +250,7 @@ def _belongs_to(hop: Hop, resources: ResourceMap) -> tuple[Resource | None, str]
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))
-        except (http.InvalidURL, UnicodeDecodeError):
+        except (http.InvalidURL, UnicodeError):
             return None, "its target is neither a path nor a URL."
         scheme, host, port, target = url.scheme, url.raw_host, url.port, url.raw_path
     named = [value for name, value in hop.headers if name.lower() == b"host"]
@@ -234,17 +266,19 @@ def _belongs_to(hop: Hop, resources: ResourceMap) -> tuple[Resource | None, str]
             "Resource(..., allow_http_proxy=True)."
         )
     # Of a resource behind a sidecar the header has been compared: it was found by it.
-    expected = named[:1] if resource.connect_to is not None else _authority(scheme, host, port)
+    expected = _authority(scheme, host, port)
+    if resource.connect_to is not None:
+        expected = [named[0].lower()]
     for value in named:
         if value.lower() not in expected:
             return None, f"its Host header names {_text(value)!r}, not the host of its URL."
-    if hop.server_name is not None and hop.server_name.lower() != _text(host):
+    if hop.server_name is not None and hop.server_name.lower() != _text(host.lower()):
         return None, f"its TLS server name is {hop.server_name!r}, not the host of its URL."
     return resource, ""
 
 
 def _authority(scheme: str, host: bytes, port: int | None) -> list[bytes]:
-    name = b"[" + host + b"]" if b":" in host else host
+    name = (b"[" + host + b"]" if b":" in host else host).lower()
     if port is not None:
         return [b"%b:%d" % (name, port)]
     return [name, name + (b":443" if scheme == "https" else b":80")]
@@ -254,4 +288,10 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
-_WORD = re.compile(rb"[^\s,;\"'?&]+")
+_URL = "its URL"
+_WORDS = (
+    re.compile(rb"[^\s,;\"'?&]+"),
+    re.compile(rb"[A-Za-z0-9._~+/-]+=*"),
+    re.compile(rb"[A-Za-z0-9._~+-]+=*"),
+)
+_SIGN = re.compile(rb"[=:]")

@@ -27,6 +27,7 @@ EventName = Literal[
     "scope_widened",
     "expires_in_missing",
     "metadata_discovered",
+    "store_failed",
 ]
 
 

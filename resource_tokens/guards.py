@@ -50,14 +50,29 @@ class HopGuard:
     A `trace` that the user has set is called first, so that this is the last look.
     """
 
-    __slots__ = ("_asked", "_cache", "_seen", "_token", "_users", "first")
+    __slots__ = (
+        "_active",
+        "asked",
+        "_cache",
+        "_seen",
+        "_token",
+        "_url",
+        "_users",
+        "first",
+        "strayed",
+    )
 
     def __init__(self, cache: TokenCache, asked: TokenRequest | None, users: Any = None) -> None:
         self._cache = cache
-        self._asked = asked
+        self.asked = asked
         self._users = users
         self._token: AccessToken | None = None
         self._seen: list[Hop] = []
+        self._url: Any = None
+        # Whether a redirect has left the resource. What comes after that was chosen by somebody
+        # else, even if it leads back.
+        self.strayed = False
+        self._active = True
         self.first = True
 
     @classmethod
@@ -78,10 +93,19 @@ class HopGuard:
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
         self._token = token
+        self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
+        self._url = request.url
+
+    def retire(self) -> None:
+        """
+        Give no token to the request any more: its flow has ended. What it carries by then is
+        still looked at.
+        """
+        self._active = False
 
     def __call__(self, name: str, info: dict[str, Any]) -> Any:
         """
@@ -91,8 +115,7 @@ class HopGuard:
             self._users(name, info)
         if name in _BEFORE_HEADERS:
             wire = info["request"]
-            # CONNECT is for a proxy alone: it has headers of its own, and none of the request's.
-            if wire.method != b"CONNECT":
+            if not self._is_for_a_proxy(wire):
                 wire.headers = self.look(self._hop_on_wire(wire))
 
     def look(self, hop: Hop) -> Sequence[Header]:
@@ -117,7 +140,9 @@ class HopGuard:
         Raises:
             EgressBlockedError: If the token was sent to where it does not belong.
         """
-        if self._token is None:
+        request = response.request
+        moved = request.url is not self._url or "target" in request.extensions
+        if self._token is None or not (response.history or (moved and not self._seen)):
             return
         token, resource = self._token.reveal(), self._token.resource
         places = {_place(hop) for hop in self._seen}
@@ -129,7 +154,7 @@ class HopGuard:
             if _place(hop) not in places and self._rule(hop).why:
                 where = display_url(request.url)
                 error = EgressBlockedError(
-                    f"A redirect has taken the token for {resource!r} to {where}, "
+                    f"The token for {resource!r} was sent to {where}, by a redirect or a hook, "
                     "through a transport whose hops nobody could look at. Revoke the token, and "
                     "wrap the transport: EgressGuard(transport) or AsyncEgressGuard(transport).",
                     where,
@@ -147,25 +172,40 @@ class HopGuard:
         try:
             ruling = self._rule(hop)
         except EgressBlockedError as error:
-            self._report("egress_blocked", hop.destination, str(error))
+            self._report("egress_blocked", error.destination, str(error))
             raise
         if hop.first or (self._token is None and not ruling.stripped):
             return ruling.headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
-        if self._token is not None and not ruling.why:
+        if self._token is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
-            added = [_authorization(self._token)] if bare else []
+            added = [_authorization(self._token)] if bare and self._active else []
             return [*ruling.headers, *added], None
-        self._report("token_withheld", hop.destination, ruling.why)
-        if bare and ruling.resource is not None and ruling.resource.redirects == "reauthorize":
+        self.strayed = True
+        self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
+        if ruling.resource is not None and reauthorized and bare and self._active:
             return ruling.headers, self._cache._request_for(ruling.resource)
         return ruling.headers, None
 
+    def _is_for_a_proxy(self, wire: Any) -> bool:
+        """
+        Whether this is a CONNECT that httpcore makes for a tunnel: it has headers of its own, and
+        no token of ours.
+        """
+        if wire.method != b"CONNECT":
+            return False
+        own = b"\0" if self._token is None else self._token.reveal().encode("ascii")
+        values = [value for _, value in wire.headers]
+        return not any(own in v or self._cache.bindings.tokens_in(v) for v in values)
+
     def _rule(self, hop: Hop) -> Ruling:
-        shown = None
-        if self._token is not None and self._asked is not None:
-            shown = Shown(self._token, (self._asked.server.name, self._token.resource))
-        return rule(hop, shown, self._cache.resources, self._cache.bindings)
+        cache, shown = self._cache, None
+        if self._token is not None and self.asked is not None:
+            shown = Shown(self._token, self.asked.identity)
+        return rule(
+            hop, shown, cache.resources, cache.bindings, cache._identity, strayed=self.strayed
+        )
 
     def _hop_on_wire(self, wire: Any) -> Hop:
         url = wire.url
@@ -180,8 +220,8 @@ class HopGuard:
         )
 
     def _report(self, name: EventName, destination: str, detail: str) -> None:
-        resource = "" if self._asked is None else self._asked.resource.identifier
-        issuer = "" if self._asked is None else self._asked.server.name
+        resource = "" if self.asked is None else self.asked.resource.identifier
+        issuer = "" if self.asked is None else self.asked.server.name
         self._cache.events.emit(TokenEvent(name, resource, issuer, destination, detail))
 
 
@@ -200,7 +240,7 @@ class AsyncHopGuard(HopGuard):
             await self._users(name, info)
         if name in _BEFORE_HEADERS:
             wire = info["request"]
-            if wire.method != b"CONNECT":
+            if not self._is_for_a_proxy(wire):
                 wire.headers = await self.alook(self._hop_on_wire(wire))
 
     async def alook(self, hop: Hop) -> Sequence[Header]:
@@ -343,6 +383,7 @@ def _place(hop: Hop) -> bytes:
     return where + hop.target
 
 
+_BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _EXTENSION = "resource_tokens"
 _BEFORE_HEADERS = frozenset(
     {"http11.send_request_headers.started", "http2.send_request_headers.started"}

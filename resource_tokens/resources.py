@@ -19,7 +19,7 @@ import ipaddress
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -41,6 +41,7 @@ __all__ = [
     "AnyURL",
     "Resource",
     "ResourceMap",
+    "decoded",
     "destination",
     "display_url",
     "is_secure_url",
@@ -98,6 +99,15 @@ class Resource:
         _check_identifier(self.identifier)
         object.__setattr__(self, "scopes", parse_scopes(self.scopes))
         object.__setattr__(self, "extra", _check_extra(self.identifier, self.extra))
+        for name in ("allow_http", "allow_http_proxy"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} for {self.identifier!r}: use True or False."
+                )
+        if self.audience is not None and not _is_text(self.audience):
+            raise ConfigurationError(
+                f"audience={self.audience!r} for {self.identifier!r} is no text."
+            )
         if self.verify_audience not in ("auto", "require", "off"):
             raise ConfigurationError(
                 f"verify_audience={self.verify_audience!r} for {self.identifier!r}: use 'auto', "
@@ -137,6 +147,11 @@ class Resource:
         )
         object.__setattr__(self, "_hash", hash(identity))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Built anew, because hashes of strings differ from process to process.
+        arguments = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return _unpickled, (arguments,)
+
     def __hash__(self) -> int:
         # Computed once: a resource is looked up in dictionaries on every request.
         return self._hash
@@ -147,6 +162,10 @@ class Resource:
         The `aud` value that makes a token good at this resource.
         """
         return self.identifier if self.audience is None else self.audience
+
+
+def _unpickled(arguments: dict[str, Any]) -> Resource:
+    return Resource(**arguments)
 
 
 _Origin = tuple[str, bytes, int | None]
@@ -185,10 +204,12 @@ class ResourceMap:
     def _add(self, destination: str, resource: Resource) -> None:
         scheme, host, port, prefix = _parse_destination(destination, resource)
         paths = self._hosts.setdefault((scheme, host, port), _Paths())
-        if prefix in paths.rules:
+        twin = paths.twin_of(prefix)
+        if twin is not None:
             raise ConfigurationError(
-                f"The destination {destination!r} is mapped twice, to "
-                f"{paths.rules[prefix].identifier!r} and to {resource.identifier!r}. Keep one."
+                f"The destination {destination!r} is mapped twice, to {twin.identifier!r} and to "
+                f"{resource.identifier!r}: the two differ at most in letter case or encoding, "
+                "which some servers ignore. Keep one."
             )
         paths.add(prefix, resource)
         if resource.connect_to is not None:
@@ -295,9 +316,12 @@ class _Paths:
         # path is ambiguous.
         self.whole: Resource | None = None
 
+    def twin_of(self, prefix: bytes) -> Resource | None:
+        return self.folded.get(_as_read_loosely(prefix) or prefix)
+
     def add(self, prefix: bytes, resource: Resource) -> None:
         self.rules[prefix] = resource
-        self.folded[prefix.lower()] = resource
+        self.folded[_as_read_loosely(prefix) or prefix] = resource
         self.depth = max(self.depth, prefix.count(b"/"))
         self.whole = resource if self.depth == 0 else None
 
@@ -311,7 +335,8 @@ class _Paths:
                 "different ways. Send the path in its plain form.",
             )
         found = self._walk(self.rules, path)
-        if found != self._walk(self.folded, _fully_decoded(path).lower()):
+        loosely = _as_read_loosely(path)
+        if loosely is None or found != self._walk(self.folded, loosely):
             raise _ambiguous(
                 destination(scheme, host, port, target),
                 "maps to another resource when letter case is ignored or percent-encoding is "
@@ -369,10 +394,12 @@ def parse_scopes(scopes: Iterable[str]) -> frozenset[str]:
     """
     The set of scopes meant by an iterable, or by one space-delimited string (RFC 6749 3.3).
     """
+    if not isinstance(scopes, Iterable):
+        raise ConfigurationError(f"scopes={scopes!r} is neither a string nor a list of strings.")
     parsed = frozenset(scopes.split(" ") if isinstance(scopes, str) else scopes) - {""}
     for scope in parsed:
         # RFC 6749 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
+        if not isinstance(scope, str) or not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
             raise ConfigurationError(
                 f"{scope!r} is no scope: RFC 6749 3.3 allows printable ASCII without space, "
                 "quote and backslash."
@@ -419,10 +446,11 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?".encode())
 
 # What servers, gateways and their caches read in different ways: encoded dots, slashes,
-# backslashes, semicolons and controls (however often encoded), their plain forms, empty segments
-# and dot segments. See CVE-2021-31920, CVE-2019-9901, CVE-2021-29492.
+# backslashes, semicolons, controls and overlong UTF-8 (however often encoded), their plain forms,
+# empty segments and dot segments. See CVE-2021-31920, CVE-2019-9901, CVE-2021-29492.
 _AMBIGUOUS = re.compile(
-    rb"%(?:25)*(?:2[ef]|5c|3b|[01][0-9a-f]|7f)|%(?![0-9a-f]{2})|[\\;]|//|(?<=/)\.{1,2}(?=/|$)",
+    rb"%(?:25)*(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01])|%(?![0-9a-f]{2})|[^\x21-\x7e]|[\\;#]|//"
+    rb"|(?<=/)\.{1,2}(?=/|$)",
     re.IGNORECASE,
 )
 
@@ -506,14 +534,23 @@ def _check_identifier(identifier: str) -> None:
 def _check_extra(
     identifier: str, extra: Mapping[str, str] | tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
-    pairs = tuple(sorted(dict(extra).items()))
-    for name, value in pairs:
-        if name in _RESERVED or not isinstance(name, str) or not isinstance(value, str):
+    for name, value in dict(extra).items():
+        if name in _RESERVED or not _is_text(name) or not _is_text(value):
             raise ConfigurationError(
                 f"extra={{{name!r}: ...}} for {identifier!r}: names and values are strings, and "
                 "the parameters that have an argument of their own are set by that argument."
             )
-    return pairs
+    return tuple(sorted(dict(extra).items()))
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_destination(
@@ -599,7 +636,26 @@ def _canonical_ipv6(host: bytes) -> bytes:
     return b"" if address.scope_id else address.compressed.encode()
 
 
-def _fully_decoded(path: bytes) -> bytes:
-    while (decoded := unquote_to_bytes(path)) != path:
-        path = decoded
-    return path
+def decoded(text: bytes) -> bytes | None:
+    """
+    A text without percent-encoding, however often it was encoded; `None` if that is beyond reason.
+    """
+    text = re.sub(rb"%(?:25)+", b"%25", text)
+    for _ in range(4):
+        plain = unquote_to_bytes(text)
+        if plain == text:
+            return text
+        text = plain
+    return None
+
+
+def _as_read_loosely(path: bytes) -> bytes | None:
+    """
+    A path as servers read it that decode it, ignore letter case, cut it at an encoded `?` or `#`,
+    or drop dots and spaces at the end of a segment.
+    """
+    plain = decoded(path)
+    if plain is None:
+        return None
+    path = re.split(rb"[?#]", plain, maxsplit=1)[0].lower()
+    return b"/".join(segment.rstrip(b". ") for segment in path.split(b"/"))

@@ -4,12 +4,13 @@ Where tokens are kept.
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from cachetools import LRUCache
 
+from resource_tokens._locks import SafeLock
 from resource_tokens.tokens import CachedToken, TokenKey
 
 __all__ = ["MemoryTokenStore", "TokenStore"]
@@ -47,25 +48,33 @@ class MemoryTokenStore:
     """
 
     def __init__(self, maxsize: int = 1024) -> None:
-        self._lock = threading.Lock()
-        self._tokens: LRUCache[TokenKey, CachedToken] = LRUCache(maxsize)  # guarded by _lock
+        self._tokens: dict[TokenKey, CachedToken] = {}
+        self._used: deque[TokenKey] = deque(maxlen=4 * maxsize)
+        self._lock = SafeLock()
+        self._order: LRUCache[TokenKey, None] = LRUCache(maxsize)  # guarded by _lock
 
     def load(self, key: TokenKey) -> CachedToken | None:
         """
-        See `TokenStore`.
+        See `TokenStore`. Two atomic operations and no lock: this is done for every request, and
+        must not wait for another thread, a signal handler or a parent process.
         """
-        with self._lock:
-            try:
-                return self._tokens[key]
-            except KeyError:
-                return None
+        cached = self._tokens.get(key)
+        if cached is not None:
+            self._used.append(key)
+        return cached
 
     def save(self, key: TokenKey, cached: CachedToken) -> None:
         """
         See `TokenStore`.
         """
         with self._lock:
+            while self._used:
+                self._order.get(self._used.popleft())
+            self._order[key] = None
             self._tokens[key] = cached
+            if len(self._tokens) > self._order.maxsize:
+                for dropped in self._tokens.keys() - self._order.keys():
+                    del self._tokens[dropped]
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
         """
@@ -75,10 +84,11 @@ class MemoryTokenStore:
             dropped = [key for key, cached in self._tokens.items() if matches(cached)]
             for key in dropped:
                 del self._tokens[key]
+                self._order.pop(key, None)
             return len(dropped)
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def __repr__(self) -> str:
-        return f"MemoryTokenStore({len(self)} of {self._tokens.maxsize} tokens)"
+        return f"MemoryTokenStore({len(self)} of {self._order.maxsize:g} tokens)"

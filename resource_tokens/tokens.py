@@ -80,6 +80,12 @@ class AccessToken:
         """
         return f"{self.token_type} {self._value.reveal()}"
 
+    def same_as(self, other: AccessToken) -> bool:
+        """
+        Whether the two are the same string, whatever was said of them.
+        """
+        return self._value == other._value
+
     def reveal(self) -> str:
         """
         The token itself, for protocols without an `Authorization` header.

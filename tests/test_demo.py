@@ -144,7 +144,17 @@ def test_main_prints_the_report(
             },
         ),
         (issue_opaque_tokens, {"each token for one audience"}),
-        (issue_tokens_that_expire_at_once, {"again, async: no token request"}),
+        (
+            issue_tokens_that_expire_at_once,
+            {
+                "again, async: no token request",
+                "each API sees only its own token",
+                "mail refuses the token for stock",
+                "other host, stock to mail: withheld",
+                "same host, httpx alone: carried along",
+                "same host, orders to billing: withheld",
+            },
+        ),
     ],
 )
 def test_broken_claim_is_named(

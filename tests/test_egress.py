@@ -15,6 +15,7 @@ import trustme
 
 from resource_tokens import AuthorizationServer, EgressBlockedError, Resource, ResourceMap
 from resource_tokens.egress import Bindings, Hop, Shown, rule
+from resource_tokens.oauth.token_endpoint import Identity
 from resource_tokens.testing import LocalResourceServer
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
@@ -159,6 +160,89 @@ def test_an_ambiguous_redirect_goes_without_the_token(
         client.get(f"{gateway.url}orders/jump")
 
     assert [[]] == authorizations(gateway, "/orders/%2e%2e/billing")
+
+
+def test_a_redirect_that_went_astray_does_not_lead_back(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    R4: from A to a stranger and back to A, on other origins and along the paths of one. What the
+    stranger asks A to do is done without A's token.
+    """
+    world.sink.redirect("/evil", to=f"{world.orders.url}delete-all", status=307)
+    world.orders.redirect("/jump", f"{world.sink.url}/evil", 307)
+    gateway.redirect("/orders/jump", "/billing/evil", 307)
+    gateway.redirect("/billing/evil", "/orders/delete-all", 307)
+    auth = world.auth({world.orders.url: ORDERS, **by_path(gateway)})
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        across = client.request("POST", f"{world.orders.url}jump", json={})
+        along = client.request("POST", f"{gateway.url}orders/jump", json={})
+
+    assert (401, 401) == (across.status_code, along.status_code)
+    assert [[]] == authorizations(world.orders, "/delete-all")
+    assert [[]] == authorizations(gateway, "/orders/delete-all")
+
+
+def test_a_connect_of_the_callers_own_is_looked_at(
+    caller: Caller, world: World, gateway: LocalResourceServer
+) -> None:
+    """
+    Only a CONNECT without a token of ours is a tunnel's; another method name is no way around.
+    """
+    auth = world.auth(by_path(gateway))
+    with caller.client(auth=auth) as client, pytest.raises(EgressBlockedError):
+        client.request("CONNECT", f"{gateway.url}orders/x", extensions={"target": b"/billing/x"})
+
+    assert () == gateway.requests
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"extra": {"tenant": "blue"}}, {"extra": {"tenant": "green"}}),
+        (
+            {"audience": "orders-blue", "verify_audience": "off"},
+            {"audience": "orders-green", "verify_audience": "off"},
+        ),
+    ],
+    ids=["extra", "audience"],
+)
+def test_one_identifier_with_other_parameters_is_another_resource(
+    caller: Caller, world: World, left: Any, right: Any
+) -> None:
+    """
+    P2, P3: what is part of the key is part of where a token may go, scopes excepted.
+    """
+    auth = world.auth(
+        {
+            f"{world.orders.url}blue": Resource(ORDERS, **left),
+            f"{world.orders.url}green": Resource(ORDERS, **right),
+            f"{world.orders.url}azure": Resource(ORDERS, scopes="orders:read", **left),
+        }
+    )
+    world.orders.redirect("/blue/jump", "/green/landing")
+    world.orders.redirect("/blue/within", "/azure/landing")
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        client.get(f"{world.orders.url}blue/jump")
+        client.get(f"{world.orders.url}blue/within")
+
+    assert [[]] == authorizations(world.orders, "/green/landing")
+    assert [[f"Bearer {world.server.issued[0]}"]] == authorizations(world.orders, "/azure/landing")
+
+
+def test_a_guard_gives_nothing_after_its_flow(caller: Caller, world: World) -> None:
+    """
+    A request that is sent once more with `auth=None` gets no token back.
+    """
+    with LocalResourceServer(world.server, audience=ORDERS) as second:
+        world.orders.redirect("/jump", f"{second.url}landing")
+        auth = world.auth({world.orders.url: ORDERS, second.url: ORDERS})
+        with caller.client(auth=auth) as client:
+            first = client.get(f"{world.orders.url}jump")
+            bare = client.send(first.next_request, auth=None)
+
+        assert 401 == bare.status_code
+        assert [[]] == authorizations(second, "/landing")
 
 
 def test_a_foreign_host_header_is_blocked(caller: Caller, world: World) -> None:
@@ -354,7 +438,13 @@ RESOURCES = ResourceMap(
         "http://127.0.0.1:81/": Resource("urn:x:a", allow_http_proxy=True),
     }
 )
-SHOWN = Shown(TOKEN, (SERVER.name, "urn:x:a"))
+
+
+def identity(resource: Resource) -> Identity:
+    return asked(server=SERVER, resource=Resource(resource.identifier)).identity
+
+
+SHOWN = Shown(TOKEN, identity(Resource("urn:x:a")))
 AUTHORIZATION = (b"Authorization", TOKEN.authorization.encode())
 
 
@@ -392,7 +482,7 @@ def test_a_hop_to_the_resource_carries_its_token(changes: dict[str, Any]) -> Non
     """
     P3: the destinations of the resource, and nothing else.
     """
-    ruling = rule(hop(**changes), SHOWN, RESOURCES, Bindings(SERVER))
+    ruling = rule(hop(**changes), SHOWN, RESOURCES, Bindings(), identity)
 
     assert ("", False) == (ruling.why, ruling.stripped)
     assert AUTHORIZATION in ruling.headers
@@ -421,11 +511,11 @@ def test_any_other_hop_does_not(changes: dict[str, Any], words: str) -> None:
     P3: the caller's own request is stopped, a redirect goes on without; no query is shown.
     """
     with pytest.raises(EgressBlockedError, match=words) as caught:
-        rule(hop(**changes), SHOWN, RESOURCES, Bindings(SERVER))
+        rule(hop(**changes), SHOWN, RESOURCES, Bindings(), identity)
 
     assert "private" not in str(caught.value)
     assert "'Authorization'" in str(caught.value)
-    ruling = rule(hop(**changes, first=False), SHOWN, RESOURCES, Bindings(SERVER))
+    ruling = rule(hop(**changes, first=False), SHOWN, RESOURCES, Bindings(), identity)
     assert AUTHORIZATION not in ruling.headers
     assert ruling.stripped
     assert ruling.why
@@ -435,14 +525,14 @@ def bound(*values: tuple[str, str]) -> Bindings:
     """
     What remembers that each of these tokens is for its resource.
     """
-    bindings = Bindings(SERVER)
+    bindings = Bindings()
     for value, resource in values:
         request = asked(server=SERVER, resource=Resource(resource))
         bindings.bind(replace(TOKEN, _value=Secret(value), resource=resource), request)
     return bindings
 
 
-LIVE = "live-token-of-c-that-is-long-enough=="
+LIVE = "live-token-of-c.that-is_long~enough=="
 
 
 @pytest.mark.parametrize(
@@ -455,16 +545,26 @@ LIVE = "live-token-of-c-that-is-long-enough=="
         f"session={LIVE}; path=/",
         f"a,{LIVE},b",
         f"access_token={LIVE}",
+        f"Bearer:{LIVE}",
+        f"({LIVE})",
+        f"<{LIVE}>",
+        f"[{LIVE}]",
+        f"user:{LIVE}",
+        f"x=y={LIVE}",
+        f"a|{LIVE}",
+        f"path/{LIVE}",
     ],
 )
 def test_a_live_token_is_found_in_any_header(text: str) -> None:
     """
     P3: whatever the scheme or the separators around it.
     """
-    assert [(SERVER.name, "urn:x:c")] == bound((LIVE, "urn:x:c")).tokens_in(text.encode())
+    assert ["urn:x:c"] == [
+        found.resource for found in bound((LIVE, "urn:x:c")).tokens_in(text.encode())
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "short", LIVE[:-1], "x" * 200, f"{LIVE}x"])
+@pytest.mark.parametrize("text", ["", "short", LIVE[:-1], "x" * 200, f"x{LIVE}"])
 def test_what_is_no_live_token_is_not_found(text: str) -> None:
     """
     Exact matches only: no part of a token, and nothing that merely looks like one.
@@ -473,16 +573,23 @@ def test_what_is_no_live_token_is_not_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [f"/v1?access_token={LIVE}", f"/v1?t={quote(LIVE, safe='')}&x=1"]
+    "target",
+    [
+        f"/v1?access_token={LIVE}",
+        f"/v1?t={quote(LIVE, safe='')}&x=1",
+        f"/v1?state={quote('access_token=' + quote(LIVE, safe=''), safe='')}",
+        f"/v1/{LIVE}/x",
+        f"/v1/{quote(LIVE, safe='')}?x",
+    ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_a_live_token_in_a_query_is_blocked_on_every_hop(target: str, first: bool) -> None:
+def test_a_live_token_in_a_url_is_blocked_on_every_hop(target: str, first: bool) -> None:
     """
     P3, R6750-2: a URL cannot be sent without it, so the hop is not sent.
     """
     plain = hop(target=target.encode(), first=first)
-    with pytest.raises(EgressBlockedError, match="its query carries a token") as caught:
-        rule(plain, None, RESOURCES, bound((LIVE, "urn:x:c")))
+    with pytest.raises(EgressBlockedError, match="its URL carries a token") as caught:
+        rule(plain, None, RESOURCES, bound((LIVE, "urn:x:c")), identity)
 
     assert LIVE not in str(caught.value)
 
@@ -493,4 +600,4 @@ def test_a_live_token_goes_where_it_belongs() -> None:
     """
     right = hop(headers=[(b"Host", b"api.example.com"), (b"X-Token", LIVE.encode())])
 
-    assert not rule(right, SHOWN, RESOURCES, bound((LIVE, "urn:x:a"))).stripped
+    assert not rule(right, SHOWN, RESOURCES, bound((LIVE, "urn:x:a")), identity).stripped

@@ -300,6 +300,8 @@ def test_token_for_needs_no_httpx_client(caller: Caller, world: World) -> None:
     assert "private" not in repr(caught.value.args)
     with pytest.raises(UnmappedDestinationError, match="no URL"):
         caller.token_for(auth, "https://h:x/?access_token=private")
+    with pytest.raises(UnmappedDestinationError, match="no URL"):
+        caller.token_for(auth, "https://h/\ud800")
 
 
 def test_a_cache_takes_identifiers_and_resources(caller: Caller, world: World) -> None:

@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from resource_tokens import AuthorizationServer, ConfigurationError, TokenRequestError
+from resource_tokens import (
+    AuthorizationServer,
+    ConfigurationError,
+    Resource,
+    TokenRequestError,
+)
 from resource_tokens.oauth.messages import HTTPAnswer
 from resource_tokens.oauth.metadata import metadata_requests, token_endpoint_in
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, Clock, World
+from tests.servers.apis import Answer, Sink
 
 ISSUER = "https://login.example.com"
 
@@ -133,7 +139,18 @@ def test_what_is_no_json_document_is_refused(body: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", [None, 5, "", "token", "https://", "https://h:x/", "https://h/#f", "https://u@h/"]
+    "endpoint",
+    [
+        None,
+        5,
+        "",
+        "token",
+        "https://",
+        "https://h:x/",
+        "https://h/\ud800",
+        "https://h/#f",
+        "https://u@h/",
+    ],
 )
 def test_an_unusable_token_endpoint_is_refused(endpoint: Any) -> None:
     """
@@ -170,6 +187,13 @@ def test_a_loopback_issuer_may_name_a_loopback_endpoint() -> None:
         ({"issuer": ""}, "no URL"),
         ({"issuer": 5}, "no URL"),
         ({"issuer": "https://h:x"}, "no URL"),
+        ({"issuer": "https://h:99999"}, "no URL"),
+        ({"issuer": "https://a..example"}, "no URL"),
+        ({"issuer": f"https://{'a' * 64}.example"}, "no URL"),
+        ({"issuer": "https://h/\ud800"}, "no URL"),
+        ({"issuer": "https://h", "proxy": "proxy:3128"}, "proxy="),
+        ({"issuer": "https://h", "proxy": "foo://proxy"}, "proxy="),
+        ({"issuer": "https://h", "verify": None}, "verify="),
         ({"issuer": "http://login.example.com"}, "not https"),
         ({"issuer": "http://localhost:8080"}, "not https"),
         ({"issuer": "https://h/?a"}, "query"),
@@ -190,6 +214,45 @@ def test_an_authorization_server_is_checked_at_construction(
     """
     with pytest.raises(ConfigurationError, match=words):
         AuthorizationServer(**arguments)
+
+
+def test_a_server_does_not_show_its_proxys_password_or_its_endpoints_query() -> None:
+    """
+    P9: function keys and proxy passwords are credentials too.
+    """
+    server = AuthorizationServer(
+        token_endpoint="https://h/token?code=functionkey", proxy="http://user:hunter2@proxy:3128"
+    )
+
+    assert "hunter2" not in repr(server)
+    assert "https://h/token" == server.name
+
+
+def test_what_one_server_learned_is_nothing_to_another(caller: Caller, world: World) -> None:
+    """
+    X1: the same issuer by another way, such as a proxy that forges its metadata, is discovered
+    anew; no credential follows the forged document.
+    """
+    forged = {"issuer": world.server.issuer, "token_endpoint": f"{world.sink.url}/steal"}
+    with Sink() as proxy:
+        proxy.behave(
+            lambda _: Answer(
+                200, (("Content-Type", "application/json"),), json.dumps(forged).encode()
+            )
+        )
+        misled = AuthorizationServer(issuer=world.server.issuer, proxy=proxy.url)
+        direct = AuthorizationServer(issuer=world.server.issuer)
+        resources = [
+            Resource("https://a.test/", server=misled, client_auth=world.client_auth),
+            Resource("https://b.test/", server=direct, client_auth=world.client_auth),
+        ]
+        cache = world.auth(resources).cache
+        with pytest.raises(TokenRequestError):
+            caller.token(cache, "https://a.test/")
+        token = caller.token(cache, "https://b.test/")
+
+    assert "https://b.test/" == token.resource
+    assert [] == world.sink.seen
 
 
 def test_switching_certificates_off_warns() -> None:

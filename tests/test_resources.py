@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import pickle
 import string
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -152,6 +154,15 @@ def test_the_longest_path_prefix_wins_on_segments(
     assert expected == identifier(GATEWAY, library.URL(f"https://gw.example.com{path}"))
 
 
+def six_times_over(text: str) -> str:
+    """
+    A text whose every character was percent-encoded, again and again.
+    """
+    for _ in range(6):
+        text = "".join(f"%{ord(character):02x}" for character in text)
+    return text
+
+
 @LIBRARIES
 @pytest.mark.parametrize(
     "path",
@@ -175,6 +186,13 @@ def test_the_longest_path_prefix_wins_on_segments(
         "/%2562illing/x",
         "/Billing/x",
         "/BILLING",
+        "/billing%3fx",
+        "/billing%23/x",
+        "/orders/archive./x",
+        "/orders/archive%20/x",
+        "/%c0%afbilling",
+        "/x/%c0%ae%c0%ae/billing/",
+        "/orders/" + six_times_over("x"),
         "/orders/%61rchive",
         "/orders/ARCHIVE/x",
         "/%7f",
@@ -192,7 +210,15 @@ def test_a_path_with_two_readings_is_refused(library: Any, path: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [b"/orders/../billing", b"/orders;/../billing", b"/orders/.", b"/..", b"/orders/%zz"],
+    [
+        b"/orders/../billing",
+        b"/orders;/../billing",
+        b"/orders/.",
+        b"/..",
+        b"/orders/%zz",
+        b"/billing#x",
+        b"/orders\t",
+    ],
 )
 def test_dot_segments_on_the_wire_are_refused(target: bytes) -> None:
     """
@@ -211,6 +237,9 @@ def test_a_whole_host_and_a_path_on_it() -> None:
     assert "urn:x:all" == identifier(resources, "https://api.example.com/v1")
     assert "urn:x:all" == identifier(resources, "https://api.example.com/administrator")
     assert "urn:x:admin" == identifier(resources, "https://api.example.com/admin/users")
+    for path in ("/admin%23/x", "/admin%3fx", "/admin./x", "/%61dmin", "/%2561dmin"):
+        with pytest.raises(EgressBlockedError):
+            identifier(resources, f"https://api.example.com{path}")
     with pytest.raises(EgressBlockedError, match="letter case"):
         identifier(resources, "https://api.example.com/Admin/users")
 
@@ -391,6 +420,76 @@ def test_one_destination_is_mapped_once() -> None:
         ResourceMap({API: "urn:x:a", "https://API.example.com:443": "urn:x:b"})
     with pytest.raises(ConfigurationError, match="mapped twice"):
         ResourceMap({"https://gw.example.com/a": "urn:x:a", "https://gw.example.com/a/": "urn:x:b"})
+
+
+def test_paths_that_some_servers_do_not_tell_apart_are_mapped_once() -> None:
+    """
+    M6: such a request could only ever be refused.
+    """
+    for twin in ("https://gw.example.com/API", "https://gw.example.com/%61pi"):
+        with pytest.raises(ConfigurationError, match="letter case or encoding"):
+            ResourceMap({"https://gw.example.com/api": "urn:x:a", twin: "urn:x:b"})
+
+
+def test_a_destination_may_be_percent_encoded() -> None:
+    """
+    M5: a path that needs encoding is compared in the form it is sent in.
+    """
+    resources = {
+        "https://gw.example.com/bücher/": "urn:x:books",
+        "https://gw.example.com/my%20api/": "urn:x:spaced",
+    }
+
+    assert "urn:x:books" == identifier(resources, "https://gw.example.com/b%C3%BCcher/1")
+    assert "urn:x:books" == identifier(resources, httpx.URL("https://gw.example.com/bücher/1"))
+    assert "urn:x:spaced" == identifier(resources, "https://gw.example.com/my%20api/1")
+
+
+def test_refusing_a_hostile_path_is_quick() -> None:
+    """
+    P10: percent signs encoded thousands of times over are not decoded one layer after the other.
+    """
+    target = b"/orders/" + b"%25" * 20_000
+    with pytest.raises(EgressBlockedError):
+        ResourceMap(GATEWAY).resource_at("https", b"gw.example.com", None, target + b"%2e")
+
+
+def test_a_resource_is_the_same_in_another_process() -> None:
+    """
+    Hashes of strings differ from process to process; a pickled resource brings none along.
+    """
+    code = (
+        "import pickle, sys; from resource_tokens import Resource;"
+        "one = pickle.loads(sys.stdin.buffer.read());"
+        "print(len({one, Resource('urn:x:a', scopes='b a', extra={'k': 'v'})}))"
+    )
+    pickled = pickle.dumps(Resource("urn:x:a", scopes="a b", extra={"k": "v"}))
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickled, capture_output=True, check=True
+    )
+
+    assert b"1" == done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"allow_http": "false"}, "True or False"),
+        ({"allow_http_proxy": 1}, "True or False"),
+        ({"audience": ["a"]}, "no text"),
+        ({"audience": "\ud800"}, "no text"),
+        ({"scopes": None}, "neither"),
+        ({"scopes": [1]}, "no scope"),
+        ({"extra": {"a": "b", 1: "c"}}, "extra="),
+        ({"extra": {"a": "\ud800"}}, "extra="),
+    ],
+)
+def test_values_of_another_type_are_refused(arguments: dict[str, Any], words: str) -> None:
+    """
+    Bad input is a ConfigurationError at construction, not a TypeError later.
+    """
+    with pytest.raises(ConfigurationError, match=words):
+        Resource("urn:x:a", **arguments)
 
 
 def test_a_list_maps_each_url_to_itself() -> None:

@@ -17,7 +17,7 @@ import trio
 
 from resource_tokens import OAuthError
 from resource_tokens._io import AsyncIO, BlockingIO, run_to_end
-from resource_tokens._single_flight import SingleFlight
+from resource_tokens._single_flight import Flight, SingleFlight
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -57,12 +57,12 @@ def test_a_cancelled_leader_harms_nobody(backend: str) -> None:
         results: list[int] = []
 
         async def wait() -> None:
-            results.append(await flights.once("key", io, work))
+            results.append(await flights.once("key", io, work, 60.0))
 
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as leading:
-                    leading.start_soon(flights.once, "key", io, work)
+                    leading.start_soon(flights.once, "key", io, work, 60.0)
                     await settle()
                     for _ in range(5):
                         group.start_soon(wait)
@@ -89,7 +89,7 @@ def test_a_cancelled_waiter_harms_nobody(backend: str) -> None:
         results: list[int] = []
 
         async def wait() -> None:
-            results.append(await flights.once("key", io, work))
+            results.append(await flights.once("key", io, work, 60.0))
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
@@ -122,16 +122,16 @@ def test_an_interrupted_leader_in_a_thread_hands_over() -> None:
 
     def lead() -> None:
         with pytest.raises(KeyboardInterrupt):
-            run_to_end(flights.once("key", io, interrupted))
+            run_to_end(flights.once("key", io, interrupted, 60.0))
 
     class Watched(BlockingIO):
-        async def wait(self, future: Future[Any]) -> None:
+        async def wait(self, future: Future[Any], limit: float) -> None:
             waiting.set()
-            await super().wait(future)
+            await super().wait(future, limit)
 
     def follow() -> None:
         assert leading.wait(10)
-        results.append(run_to_end(flights.once("key", Watched(), quick)))
+        results.append(run_to_end(flights.once("key", Watched(), quick, 60.0)))
 
     threads = [threading.Thread(target=lead), threading.Thread(target=follow)]
     for thread in threads:
@@ -157,7 +157,7 @@ def test_errors_reach_waiters_as_their_own_instances() -> None:
 
         async def wait() -> None:
             try:
-                await flights.once("key", io, refused)
+                await flights.once("key", io, refused, 60.0)
             except OAuthError as error:
                 errors.append(error)
 
@@ -197,7 +197,7 @@ def test_foreign_errors_reach_waiters_as_they_are() -> None:
 
         async def wait() -> None:
             try:
-                await flights.once("key", io, broken)
+                await flights.once("key", io, broken, 60.0)
             except UnicodeDecodeError as error:
                 errors.append(error)
 
@@ -217,13 +217,13 @@ def test_a_waiter_whose_loop_is_gone_is_not_woken() -> None:
     T18: the leader ends its flight although a loop that waited was closed meanwhile.
     """
     flights = SingleFlight()
-    flight, leads = flights.join("key")
+    flight = Flight()
     flight.thread = 0
-    assert leads
+    assert flights.join("key", flight) is flight
 
     async def give_up() -> None:
         with anyio.move_on_after(0.01):
-            await AsyncIO().wait(flight.future)
+            await AsyncIO().wait(flight.future, 60.0)
 
     asyncio.run(give_up())
     trio.run(give_up)
@@ -245,7 +245,7 @@ def test_a_key_is_free_again_after_its_flight() -> None:
     async def work() -> int:
         return next(numbers)
 
-    assert [0, 1, 2] == [run_to_end(flights.once("key", io, work)) for _ in range(3)]
+    assert [0, 1, 2] == [run_to_end(flights.once("key", io, work, 60.0)) for _ in range(3)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
@@ -255,15 +255,16 @@ def test_a_forked_child_does_not_wait_for_its_parents_flights() -> None:
     T19: the leader is not in the child.
     """
     flights, io = SingleFlight(), BlockingIO()
-    flight, _ = flights.join("key")
+    flight = Flight()
     flight.thread = 0
+    flights.join("key", flight)
 
     async def work() -> str:
         return "done in the child"
 
     pid = os.fork()
     if pid == 0:  # pragma: no cover - runs in the child, where nothing is measured
-        done = run_to_end(flights.once("key", io, work)) == "done in the child"
+        done = run_to_end(flights.once("key", io, work, 60.0)) == "done in the child"
         os._exit(0 if done else 1)
     _, status = os.waitpid(pid, 0)
 
@@ -282,3 +283,48 @@ def test_a_blocking_step_that_suspends_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="event loop"):
         run_to_end(suspends())
+
+
+@pytest.mark.parametrize("colour", ["sync", "asyncio", "trio"])
+def test_nobody_waits_for_ever(colour: str) -> None:
+    """
+    P10: a leader that is stuck, in a loop that nobody runs any more, is given up after a while.
+    """
+    flights, stuck = SingleFlight(), Flight()
+    stuck.thread = 0
+    flights.join("key", stuck)
+
+    async def work() -> str:
+        return "done"
+
+    if colour == "sync":
+        done = run_to_end(flights.once("key", BlockingIO(), work, 0.05))
+    else:
+        done = anyio.run(flights.once, "key", AsyncIO(), work, 0.05, backend=colour)
+
+    assert "done" == done
+    assert "done" == run_to_end(flights.once("key", BlockingIO(), work, 0.0))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_between_join_and_lead_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """
+    Rule 4: whatever interrupts a leader, its flight ends.
+    """
+    flights = SingleFlight()
+
+    def interrupted(*_: object) -> None:
+        raise error
+
+    async def work() -> str:
+        return "done"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flights, "lead", interrupted)
+        with pytest.raises(error):
+            run_to_end(flights.once("key", BlockingIO(), work, 60.0))
+
+    assert flights._flights == {}
+    assert "done" == run_to_end(flights.once("key", BlockingIO(), work, 60.0))

@@ -169,8 +169,8 @@ def test_a_missing_token_type_is_refused() -> None:
         (1, 1),
         (86401, 86400),
         (1e30, 86400),
-        ("1e30", 86400),
-        ("inf", 86400),
+        (10**400, 86400),
+        ("99999999999999999999", 86400),
     ],
 )
 def test_lifetimes_are_read_and_capped(expires_in: Any, seconds: float) -> None:
@@ -182,7 +182,26 @@ def test_lifetimes_are_read_and_capped(expires_in: Any, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "expires_in",
-    [0, -1, "0", "-5", "soon", "", "nan", "NaN", True, False, [], {}, [3600], -1e30, 10**400],
+    [
+        0,
+        -1,
+        "0",
+        "-5",
+        "soon",
+        "",
+        "nan",
+        "NaN",
+        "inf",
+        "1_0",
+        "١٢",
+        " 12 ",
+        True,
+        False,
+        [],
+        {},
+        [3600],
+        -1e30,
+    ],
 )
 def test_a_lifetime_that_is_none_is_refused(expires_in: Any) -> None:
     """
@@ -196,9 +215,9 @@ def test_json_constants_that_are_no_json_are_refused() -> None:
     """
     T10: `NaN` and `Infinity` make the whole answer unreadable.
     """
-    for constant in (b"NaN", b"Infinity", b"-Infinity"):
+    for constant in (b"NaN", b"Infinity", b"-Infinity", b"1e400"):
         body = b'{"access_token": "t", "token_type": "Bearer", "expires_in": %b}' % constant
-        with pytest.raises(TokenRequestError, match="JSON"):
+        with pytest.raises(TokenRequestError, match=r"JSON|expires_in inf"):
             judged(body)
 
 
@@ -452,6 +471,8 @@ def test_a_resource_member_may_be_spelled_differently() -> None:
     judged(good(resource="https://api.example.com/x"), request)
     with pytest.raises(AudienceMismatchError):
         judged(good(resource="https://api.example.com:x/"), request)
+    with pytest.raises(AudienceMismatchError):
+        judged(good(resource="https://api.example.com/\ud800"), request)
 
 
 @pytest.mark.parametrize("member", ["urn:x:b", ["urn:x:b"], [], 5, {}, None, ["urn:x:a", 5]])
@@ -518,7 +539,7 @@ def test_a_jwt_that_had_expired_on_arrival_is_refused(claims: dict[str, int]) ->
         judged(good(access_token=signed(aud="urn:x:a", **claims)))
 
 
-@pytest.mark.parametrize("date", [True, "soon", None, [], 1e300])
+@pytest.mark.parametrize("date", [True, "soon", None, [], 1e300, 10**400])
 def test_dates_that_are_no_numbers_are_ignored(date: Any) -> None:
     """
     RFC 7519 2: a NumericDate is a number; anything else says nothing.

@@ -68,6 +68,18 @@ class _ClientSecret(ClientAuth):
                     f"{type(self).__name__}: {name} is empty or no string. If it comes from the "
                     "environment, is the variable set?"
                 )
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                # Without its context, which holds the value.
+                valid = False
+            else:
+                valid = True
+            if not valid:
+                raise ConfigurationError(
+                    f"{type(self).__name__}: {name} is no valid text. If it comes from the "
+                    "environment, its bytes are not UTF-8."
+                )
         object.__setattr__(self, "client_id", client_id)
         object.__setattr__(self, "client_secret", Secret(client_secret))
 

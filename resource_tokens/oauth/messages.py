@@ -11,7 +11,7 @@ from typing import Any
 
 from resource_tokens.exceptions import TokenRequestError
 
-__all__ = ["HTTPAnswer", "HTTPRequest", "json_object", "quoted", "refused_redirect"]
+__all__ = ["HTTPAnswer", "HTTPRequest", "Members", "json_object", "quoted", "refused_redirect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,16 @@ class HTTPAnswer:
     body: bytes = field(repr=False)
 
 
-def json_object(answer: HTTPAnswer) -> dict[str, Any] | None:
+class Members(dict[str, Any]):
+    """
+    The members of a JSON object. Their values, a token among them, stay out of `repr`.
+    """
+
+    def __repr__(self) -> str:
+        return f"Members({list(self)!r})"
+
+
+def json_object(answer: HTTPAnswer) -> Members | None:
     """
     The JSON object in the body, or `None` if the body is anything else.
     """
@@ -45,7 +54,7 @@ def json_object(answer: HTTPAnswer) -> dict[str, Any] | None:
         parsed = json.loads(answer.body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) else None
+    return Members(parsed) if isinstance(parsed, dict) else None
 
 
 def _refuse_constant(name: str) -> None:

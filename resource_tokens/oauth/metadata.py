@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from resource_tokens.oauth.messages import (
     quoted,
     refused_redirect,
 )
-from resource_tokens.resources import is_secure_url
+from resource_tokens.resources import display_url, is_secure_url
 
 __all__ = ["AuthorizationServer", "metadata_requests", "token_endpoint_in"]
 
@@ -48,7 +48,7 @@ class AuthorizationServer:
     issuer: str | None = None
     token_endpoint: str | None = None
     verify: bool | str | ssl.SSLContext = True
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     timeout: timedelta = timedelta(seconds=10)
     trust_env: bool = False
 
@@ -70,6 +70,12 @@ class AuthorizationServer:
                 raise ConfigurationError(
                     f"The token endpoint {self.token_endpoint!r} has a fragment or userinfo."
                 )
+        if self.proxy is not None:
+            _check_proxy(self.proxy)
+        if not isinstance(self.verify, bool | str | ssl.SSLContext):
+            raise ConfigurationError(
+                f"verify={self.verify!r}: give True, the path of a CA bundle, or an SSLContext."
+            )
         if not isinstance(self.timeout, timedelta) or self.timeout <= timedelta():
             raise ConfigurationError(
                 f"timeout={self.timeout!r}: give a positive timedelta, such as "
@@ -86,9 +92,10 @@ class AuthorizationServer:
     @property
     def name(self) -> str:
         """
-        What this server is called in messages, which is its issuer or else its token endpoint.
+        What this server is called in messages, which is its issuer or else its token endpoint
+        without the query.
         """
-        return self.issuer or str(self.token_endpoint)
+        return self.issuer or display_url(http.URL(str(self.token_endpoint)))
 
 
 def metadata_requests(issuer: str) -> tuple[HTTPRequest, HTTPRequest]:
@@ -150,21 +157,38 @@ def token_endpoint_in(answer: HTTPAnswer, issuer: str, resource: str) -> str | N
 def _believed_endpoint(endpoint: object, issuer: str, refuse: Any) -> str:
     try:
         url = http.URL(endpoint) if isinstance(endpoint, str) else None
-    except http.InvalidURL:
+    except (http.InvalidURL, UnicodeError):
         url = None
-    if url is None or not url.host or "#" in str(endpoint) or url.userinfo:
+    if url is None or not _names_a_host(url) or "#" in str(endpoint) or url.userinfo:
         raise refuse("has no usable token_endpoint. Configure token_endpoint= instead.")
     if not is_secure_url(url) or (issuer.lower().startswith("https:") and url.scheme != "https"):
         raise refuse("names a token_endpoint that is plain http, where credentials can be read.")
     return str(endpoint)
 
 
+def _names_a_host(url: Any) -> bool:
+    # httpx takes hosts and ports that no resolver or socket does.
+    labels = url.raw_host.rstrip(b".").split(b".")
+    port = 1 if url.port is None else url.port
+    return 0 < port < 65536 and all(0 < len(label) < 64 for label in labels)
+
+
+def _check_proxy(proxy: object) -> None:
+    try:
+        http.Proxy(http.URL(str(proxy)))
+    except (http.InvalidURL, ValueError):
+        # Not shown: it can hold a password.
+        raise ConfigurationError(
+            "proxy= is no proxy URL. Write it like 'http://proxy.example.com:3128'."
+        ) from None
+
+
 def _parsed(what: str, value: object) -> Any:
     try:
         url = http.URL(value) if isinstance(value, str) else None
-    except http.InvalidURL:
+    except (http.InvalidURL, UnicodeError):
         url = None
-    if url is None or not url.host:
+    if url is None or not _names_a_host(url):
         raise ConfigurationError(
             f"The {what} {value!r} is no URL like 'https://login.example.com'."
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from resource_tokens._httpx import http
@@ -29,7 +29,17 @@ from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
-__all__ = ["Issued", "TokenRequest", "issued_token"]
+__all__ = ["Identity", "Issued", "TokenRequest", "issued_token"]
+
+
+class Identity(NamedTuple):
+    """
+    What a token is for, whatever its scopes: two destinations whose tokens have one identity may
+    see each other's.
+    """
+
+    resource: str
+    key: TokenKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,7 @@ class TokenRequest:
     resource: Resource
     scopes: frozenset[str]
     key: TokenKey = field(init=False)
+    identity: Identity = field(init=False)
 
     def __post_init__(self) -> None:
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
@@ -58,8 +69,10 @@ class TokenRequest:
             self.resource.expected_audience,
             self.resource.verify_audience,
         ]
-        for name, value in self._parameters():
+        for name, value in self._unscoped():
             parts += (name, value)
+        object.__setattr__(self, "identity", Identity(self.resource.identifier, TokenKey.of(parts)))
+        parts += ("scope", *sorted(self.scopes))
         object.__setattr__(self, "key", TokenKey.of(parts))
 
     def message(self, token_endpoint: str) -> HTTPRequest:
@@ -78,17 +91,20 @@ class TokenRequest:
             urlencode(parameters).encode("ascii"),
         )
 
-    def _parameters(self) -> tuple[tuple[str, str], ...]:
-        parameters = [
+    def _unscoped(self) -> list[tuple[str, str]]:
+        return [
             ("grant_type", self.grant.grant_type),
             ("resource", self.resource.identifier),
             *dict(self.resource.extra).items(),
         ]
+
+    def _parameters(self) -> list[tuple[str, str]]:
+        parameters = self._unscoped()
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
         if self.scopes:
             parameters.append(("scope", " ".join(sorted(self.scopes))))
-        return tuple(parameters)
+        return parameters
 
 
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
@@ -136,7 +152,7 @@ def issued_token(
         raise _refusal(answer, response, request)
     if response is None:
         raise _unusable(request, "is no JSON object")
-    value = _access_token(response, request)
+    value = _access_token(response.get("access_token"), request)
     token_type = response.get("token_type")
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
@@ -145,12 +161,13 @@ def issued_token(
     remarks: list[Remark] = []
     lifetime = _lifetime(response.get("expires_in"), request, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
-    _check_resource_member(response, request)
-    claims = claims_of(value)
+    if "resource" in response:
+        _check_resource_member(response["resource"], request)
+    claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
     token = AccessToken(
-        Secret(value),
+        value,
         resource,
         "Bearer",
         scopes,
@@ -159,8 +176,7 @@ def issued_token(
     return Issued(token, lifetime, tuple(remarks))
 
 
-def _access_token(response: Mapping[str, Any], request: TokenRequest) -> str:
-    value = response.get("access_token")
+def _access_token(value: object, request: TokenRequest) -> Secret:
     if not isinstance(value, str) or not value:
         raise _unusable(request, "has no access_token")
     if len(value) > _MAX_TOKEN_LENGTH:
@@ -169,7 +185,7 @@ def _access_token(response: Mapping[str, Any], request: TokenRequest) -> str:
     # 2.1). Narrower than this would refuse real servers: Salesforce's tokens contain "!".
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise _unusable(request, "has an access_token with characters that no header can carry")
-    return value
+    return Secret(value)
 
 
 def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) -> timedelta:
@@ -184,16 +200,17 @@ def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) 
         return _DEFAULT_LIFETIME
     seconds = math.nan
     # Entra ID v1 and Azure's instance metadata write the number as a string.
-    if isinstance(expires_in, int | float | str) and not isinstance(expires_in, bool):
-        try:
-            seconds = float(expires_in)
-        except (ValueError, OverflowError):
-            seconds = math.nan
+    if isinstance(expires_in, str) and re.fullmatch(
+        r"[0-9]{1,20}(\.[0-9]+)?", expires_in, re.ASCII
+    ):
+        seconds = min(float(expires_in), 1e9)
+    elif isinstance(expires_in, int | float) and not isinstance(expires_in, bool):
+        seconds = math.nan if expires_in == math.inf else float(min(expires_in, 1e9))
     if not seconds > 0:
         raise _unusable(
             request, f"has expires_in {quoted(repr(expires_in), 40)}, no positive number of seconds"
         )
-    return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
+    return min(timedelta(seconds=seconds), _MAX_LIFETIME)
 
 
 def _earlier(
@@ -235,13 +252,12 @@ def _granted(scope: object, request: TokenRequest, remarks: list[Remark]) -> fro
     return granted
 
 
-def _check_resource_member(response: Mapping[str, Any], request: TokenRequest) -> None:
+def _check_resource_member(member: object, request: TokenRequest) -> None:
     # draft-mcguinness-oauth-resource-token-resp: a string or an array of strings; one of them
     # must be what was asked for. Absent, the token may be used, as the resource is configured.
-    if "resource" not in response or request.resource.verify_audience == "off":
+    if request.resource.verify_audience == "off":
         return
-    member = response["resource"]
-    values = member if isinstance(member, list) else [member]
+    values: list[Any] = member if isinstance(member, list) else [member]
     if not values or not all(isinstance(v, str) for v in values):
         raise _mismatch(request, (), "the response has a malformed `resource` member")
     if request.resource.identifier not in values and not any(
@@ -253,7 +269,7 @@ def _check_resource_member(response: Mapping[str, Any], request: TokenRequest) -
 def _same_uri(left: str, right: str) -> bool:
     try:
         return http.URL(left) == http.URL(right)
-    except http.InvalidURL:
+    except (http.InvalidURL, UnicodeError):
         return False
 
 
