@@ -192,8 +192,6 @@ def rule(
     """
     resource, trouble = _belongs_to(hop, resources)
     here = None if resource is None else identity(resource)
-    if resource is not None:
-        trouble = f"that destination is mapped to {resource.identifier!r}."
     shortest = bindings.shortest if shown is None else min(bindings.shortest, shown.length)
     wrong: set[Header] = set()
     for header in hop.headers:
@@ -201,16 +199,24 @@ def rule(
         if len(header[1]) >= shortest:
             misplaced = _misplaced(header[1], shown, here, bindings, strayed)
             if misplaced is not None and hop.first:
-                raise _blocked(hop, f"its header {_text(header[0])!r}", misplaced, trouble)
+                raise _blocked(
+                    hop, f"its header {_text(header[0])!r}", misplaced, _why(resource, trouble)
+                )
             if misplaced is not None:
                 wrong.add(header)
     if len(hop.target) >= shortest:
         misplaced = _misplaced(decoded(hop.target) or hop.target, shown, here, bindings, strayed)
         if misplaced is not None:
-            raise _blocked(hop, _URL, misplaced, trouble)
+            raise _blocked(hop, _URL, misplaced, _why(resource, trouble))
     mine = shown is not None and shown.identity == here
     headers = [header for header in hop.headers if header not in wrong] if wrong else hop.headers
-    return Ruling(headers, resource, "" if mine else trouble, bool(wrong))
+    return Ruling(headers, resource, "" if mine else _why(resource, trouble), bool(wrong))
+
+
+def _why(resource: Resource | None, trouble: str) -> str:
+    return (
+        trouble if resource is None else f"that destination is mapped to {resource.identifier!r}."
+    )
 
 
 def _misplaced(
@@ -224,9 +230,13 @@ def _misplaced(
     What a token in a text is for, if that is not here.
     """
     # The token of the request itself may have left the memory of `bindings` by now.
-    stranger = shown is not None and (strayed or shown.identity != here)
-    if shown is not None and stranger and shown.token.reveal().encode("ascii") in text:
-        return shown.identity
+    own = b"" if shown is None else shown.token.reveal().encode("ascii")
+    if shown is not None and own in text:
+        if strayed or shown.identity != here:
+            return shown.identity
+        text = text.replace(own, b"")
+        if len(text) < bindings.shortest:
+            return None
     return next((found for found in bindings.tokens_in(text) if found != here), None)
 
 

@@ -52,12 +52,12 @@ class HopGuard:
 
     __slots__ = (
         "_active",
-        "asked",
         "_cache",
         "_seen",
         "_token",
         "_url",
         "_users",
+        "asked",
         "first",
         "strayed",
     )
