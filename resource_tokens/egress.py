@@ -131,10 +131,11 @@ class Bindings:
             AudienceMismatchError: If the same token was already issued for something else: the
                 server then makes no difference between the two, whatever it was asked for.
         """
-        text = token.reveal().encode("ascii")
+        # No variable here holds the token: reporters of errors show those of a frame.
+        mark = self._fingerprint(token.reveal().encode("ascii"))
         with self._lock:
-            known = self._bound.setdefault(self._fingerprint(text), request.identity)
-            self.shortest = min(self.shortest, len(text))
+            known = self._bound.setdefault(mark, request.identity)
+            self.shortest = min(self.shortest, len(token.reveal()))
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
         if known != request.identity:
@@ -192,24 +193,19 @@ def rule(
     """
     resource, trouble = _belongs_to(hop, resources)
     here = None if resource is None else identity(resource)
-    shortest = bindings.shortest if shown is None else min(bindings.shortest, shown.length)
-    wrong: set[Header] = set()
-    for header in hop.headers:
-        # Most headers are shorter than any token.
-        if len(header[1]) >= shortest:
-            misplaced = _misplaced(header[1], shown, here, bindings, strayed)
-            if misplaced is not None and hop.first:
-                raise _blocked(
-                    hop, f"its header {_text(header[0])!r}", misplaced, _why(resource, trouble)
-                )
-            if misplaced is not None:
-                wrong.add(header)
-    if len(hop.target) >= shortest:
-        misplaced = _misplaced(decoded(hop.target) or hop.target, shown, here, bindings, strayed)
-        if misplaced is not None:
-            raise _blocked(hop, _URL, misplaced, _why(resource, trouble))
+    wrong = _misplaced_headers(hop, shown, here, bindings, strayed)
+    if wrong and hop.first:
+        index, identity_of_it = next(iter(wrong.items()))
+        where = f"its header {_text(hop.headers[index][0])!r}"
+        raise _blocked(hop, where, identity_of_it, _why(resource, trouble))
+    if len(hop.target) >= bindings.shortest:
+        in_url = _misplaced(decoded(hop.target) or hop.target, shown, here, bindings, strayed)
+        if in_url is not None:
+            raise _blocked(hop, _URL, in_url, _why(resource, trouble))
     mine = shown is not None and shown.identity == here
-    headers = [header for header in hop.headers if header not in wrong] if wrong else hop.headers
+    headers = hop.headers
+    if wrong:
+        headers = [header for index, header in enumerate(hop.headers) if index not in wrong]
     return Ruling(headers, resource, "" if mine else _why(resource, trouble), bool(wrong))
 
 
@@ -217,6 +213,27 @@ def _why(resource: Resource | None, trouble: str) -> str:
     return (
         trouble if resource is None else f"that destination is mapped to {resource.identifier!r}."
     )
+
+
+def _misplaced_headers(
+    hop: Hop,
+    shown: Shown | None,
+    here: Identity | None,
+    bindings: Bindings,
+    strayed: bool,
+) -> dict[int, Identity]:
+    """
+    Which headers carry a token that is not for here, and what it is for.
+    """
+    # Most headers are shorter than any token.
+    shortest = bindings.shortest if shown is None else min(bindings.shortest, shown.length)
+    wrong: dict[int, Identity] = {}
+    for index, (_, value) in enumerate(hop.headers):
+        if len(value) >= shortest:
+            identity = _misplaced(value, shown, here, bindings, strayed)
+            if identity is not None:
+                wrong[index] = identity
+    return wrong
 
 
 def _misplaced(

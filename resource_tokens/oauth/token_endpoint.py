@@ -21,6 +21,7 @@ from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
+    Members,
     json_object,
     quoted,
     refused_redirect,
@@ -152,7 +153,7 @@ def issued_token(
         raise _refusal(answer, response, request)
     if response is None:
         raise _unusable(request, "is no JSON object")
-    value = _access_token(response.get("access_token"), request)
+    value = _access_token(response, request)
     token_type = response.get("token_type")
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
@@ -176,16 +177,20 @@ def issued_token(
     return Issued(token, lifetime, tuple(remarks))
 
 
-def _access_token(value: object, request: TokenRequest) -> Secret:
-    if not isinstance(value, str) or not value:
+def _access_token(response: Members, request: TokenRequest) -> Secret:
+    # Wrapped before it is looked at: reporters of errors show the variables of a frame.
+    member = response.get("access_token")
+    value = Secret(member if isinstance(member, str) else "")
+    del member
+    if not value.reveal():
         raise _unusable(request, "has no access_token")
-    if len(value) > _MAX_TOKEN_LENGTH:
+    if len(value.reveal()) > _MAX_TOKEN_LENGTH:
         raise _unusable(request, f"has an access_token of over {_MAX_TOKEN_LENGTH} characters")
     # RFC 6749 A.12 allows printable ASCII; a space would end the token in a header (RFC 6750
     # 2.1). Narrower than this would refuse real servers: Salesforce's tokens contain "!".
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
+    if not re.fullmatch(r"[\x21-\x7e]+", value.reveal()):
         raise _unusable(request, "has an access_token with characters that no header can carry")
-    return Secret(value)
+    return value
 
 
 def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) -> timedelta:
