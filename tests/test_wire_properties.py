@@ -673,7 +673,7 @@ def judge(desk: Desk, rules: Rules, url: str, base_url: str = "", **options: Any
     return token
 
 
-@settings(PROPERTY, max_examples=150)
+@settings(PROPERTY, max_examples=120)
 @given(pair=pairs, by_base_url=mostly([""], "base_url"))
 def test_what_was_mapped_is_what_was_connected_to_and_sent(
     desk: Desk, pair: tuple[Rules, str], by_base_url: str
@@ -718,7 +718,7 @@ STARTS = [
 ]
 
 
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=80)
 @given(
     start=st.sampled_from(STARTS),
     location=st.one_of(urls(MAP), paths, mutated(STARTS)),
@@ -741,7 +741,7 @@ def test_no_location_takes_a_token_elsewhere(
     event("token sent" if any(each.tokens for each in others) else f"not sent: {outcome}")
 
 
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=80)
 @given(
     start=st.sampled_from(STARTS),
     target=st.one_of(st.none(), paths, paths, urls(MAP)),
@@ -1013,6 +1013,37 @@ def test_the_corpus(desk: Desk) -> None:
     actual = {url: judge(desk, MAP, url) for url in expected}
 
     assert expected == actual
+
+
+def test_the_oracle_notices_a_stray_token(desk: Desk) -> None:
+    """
+    A token that is shown to every URL of the corpus, as by a client with a default header, is
+    found at each that is not its own, and at no other.
+    """
+    token = desk.caller.token_for(desk.auth(MAP), "https://api.example.com/")
+    headers = {"X-Token": token.reveal()}
+    shown = {
+        url: recorder
+        for urls in CORPUS.values()
+        for url in urls
+        for recorder, _ in [desk.ask(None, url, headers=headers)]
+        if recorder.written
+    }
+
+    accepted = {url for url, recorder in shown.items() if not wrongs(recorder.written, MAP)}
+
+    # Userinfo is not sent, and httpcore speaks wss as https: there is nothing wrong on the wire.
+    alike = {url for url in CORPUS["EgressBlockedError"] if "@api.example.com" in url}
+    assert {*CORPUS[RESOURCES[0]], *alike, "wss://api.example.com/x"} == accepted
+    assert len(shown) > 100
+
+
+@pytest.mark.xfail(reason="the entry of a wildcard is found by its own name", strict=True)
+def test_an_asterisk_is_no_label(desk: Desk) -> None:
+    """
+    M1: a wildcard stands for a label as host names have them, and `*` is none.
+    """
+    assert "UnmappedDestinationError" == judge(desk, MAP, "https://*.t.example.com/x")
 
 
 def test_the_recorder_tells_what_happens_on_real_sockets(desk: Desk) -> None:
