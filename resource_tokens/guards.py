@@ -100,6 +100,12 @@ class HopGuard:
             _divert(request, asked.resource)
         self._url = request.url
 
+    def knows(self, cache: TokenCache) -> bool:
+        """
+        Whether this guard looks for the tokens of a cache.
+        """
+        return self._cache is cache
+
     def retire(self) -> None:
         """
         Give no token to the request any more: its flow has ended. What it carries by then is
@@ -142,6 +148,8 @@ class HopGuard:
         """
         request = response.request
         moved = request.url is not self._url or "target" in request.extensions
+        # A hook that sets a `trace` of its own takes the guard off the wire.
+        moved = moved or request.extensions.get("trace") is not self
         if self._token is None or not (response.history or (moved and not self._seen)):
             return
         token, resource = self._token.reveal(), self._token.resource
@@ -287,10 +295,10 @@ class EgressGuard(_Transport):
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
         guard = request.extensions.get(_EXTENSION)
-        if guard is None and self._auth is not None:
-            guard = HopGuard.on(request, self._auth.cache, None)
         if guard is not None:
             _dress(request, guard.look(hop_of(request, first=guard.first)))
+        if self._auth is not None and not (guard and guard.knows(self._auth.cache)):
+            HopGuard(self._auth.cache, None).look(hop_of(request, first=True))
         return self._transport.handle_request(request)
 
     def close(self) -> None:
@@ -325,10 +333,10 @@ class AsyncEgressGuard(_AsyncTransport):
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
         guard = request.extensions.get(_EXTENSION)
-        if guard is None and self._auth is not None:
-            guard = AsyncHopGuard.on(request, self._auth.cache, None)
         if guard is not None:
             _dress(request, await guard.alook(hop_of(request, first=guard.first)))
+        if self._auth is not None and not (guard and guard.knows(self._auth.cache)):
+            HopGuard(self._auth.cache, None).look(hop_of(request, first=True))
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:

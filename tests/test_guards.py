@@ -159,6 +159,52 @@ def test_a_guarded_transport_looks_at_requests_of_others(caller: Caller, world: 
     assert [f"{ORIGIN}/orders/x", "https://elsewhere.example.com/"] == [url for url, _ in mock.seen]
 
 
+def test_a_guarded_transport_looks_for_its_own_tokens_in_requests_of_another_auth(
+    caller: Caller, world: World
+) -> None:
+    """
+    With `auth=` the guard looks for the tokens of that one's cache, whichever auth object has
+    sent the request.
+    """
+    first, second = world.auth({f"{ORIGIN}/orders": ORDERS}), world.auth(BY_PATH)
+    token = caller.token_for(second, f"{ORIGIN}/billing")
+    mock = Mock(caller)
+    with caller.client(auth=first, transport=guarded(caller, mock.transport, second)) as client:
+        assert 200 == client.get(f"{ORIGIN}/orders/x").status_code
+        with pytest.raises(EgressBlockedError):
+            client.get(f"{ORIGIN}/orders/x", headers={"X-Token": token.reveal()})
+
+    assert 1 == len(mock.seen)
+
+
+def test_a_hook_that_takes_the_guard_off_is_noticed(caller: Caller, world: World) -> None:
+    """
+    Detection: a hook that sets a `trace` of its own and rewrites the request.
+    """
+
+    def trace(_name: str, _info: Any) -> None:
+        pass
+
+    async def atrace(_name: str, _info: Any) -> None:
+        pass
+
+    def change(request: Any) -> None:
+        request.headers["Host"] = "files.example.net"
+        request.extensions["trace"] = trace if caller.blocking else atrace
+
+    async def achange(request: Any) -> None:
+        change(request)
+
+    hooks = {"request": [change if caller.blocking else achange]}
+    with (
+        caller.client(auth=world.auth(), event_hooks=hooks) as client,
+        pytest.raises(EgressBlockedError, match="nobody could look at"),
+    ):
+        client.get(world.orders.url)
+
+    assert "egress_blocked" == world.event_names()[-1]
+
+
 def test_without_an_auth_object_others_requests_pass(caller: Caller) -> None:
     """
     A guard that knows no tokens looks at nothing.

@@ -555,6 +555,10 @@ NASTY += [
 ]
 NASTY += ["\ufeff", "İ", "ſ", "K", "ß", "é", "①", "\ud800", "[", "]", "*", "+", "|", "^", "~", "'"]
 NASTY += ["%u002e", "{", "}", "`", '"', "<", ">", "xn--", "0x7f.1", "..%2f", "%2e%2e%5c", "ORDERS"]
+# Ways from one resource of a gateway to another, for servers that read them so.
+ASIDE = ["%2e%2e/billing", "..%2fbilling", "..;/billing", "..%5cbilling", "..%252fbilling/x"]
+ASIDE += ["%2e%2e/%2e%2e/billing", "ARCHIVE", "%61rchive", "%2561rchive/x", "x/..%2farchive", "/"]
+ASIDE += ["archive%2f..", "archive;v=1", ";/archive", "archive%3f", "archive.", "%61rchive./x"]
 SEGMENTS = ["orders", "billing", "archive", "Orders", "billings", "order", "x", "", "V1", "v1", "a"]
 SEGMENTS += ["caf%C3%A9", "café", "caf%c3%a9", "cafe\u0301", "..", ".", "...", "api.example.com"]
 ENDS = [
@@ -578,7 +582,7 @@ def mostly(usual: Sequence[str], *odd: str) -> st.SearchStrategy[str]:
     return st.sampled_from([*(list(usual) * (1 + 9 * len(odd) // len(usual))), *odd])
 
 
-paths = st.lists(mostly(SEGMENTS, *NASTY), max_size=4).map(
+paths = st.lists(st.sampled_from([*SEGMENTS, *SEGMENTS, *ASIDE, *NASTY]), max_size=4).map(
     lambda parts: "".join(f"/{part}" for part in parts)
 )
 composed = st.builds(
@@ -609,9 +613,11 @@ def mutated(draw: st.DrawFn, texts: Sequence[str] = DESTINATIONS) -> str:
 @st.composite
 def configurations(draw: st.DrawFn) -> Rules:
     """
-    One to three destinations; one in ten of them may be none.
+    One to three destinations, often of one gateway; one in ten of them may be none.
     """
     texts = draw(st.lists(st.sampled_from(DESTINATIONS), min_size=1, max_size=3))
+    if draw(st.booleans()):
+        texts = [text for text in DESTINATIONS if "//gw." in text][: len(texts)]
     if draw(st.integers(0, 9)) == 9:
         texts[-1] = draw(st.one_of(composed, mutated()))
     return tuple(zip(dict.fromkeys(texts), RESOURCES, strict=False))
@@ -623,7 +629,7 @@ def urls(draw: st.DrawFn, rules: Rules) -> str:
     A URL that has to do with these destinations, more or less.
     """
     at = draw(st.sampled_from([text for text, _ in rules])).replace("*", "red")
-    match draw(st.sampled_from("sshcm")):
+    match draw(st.sampled_from("ssshcm")):
         case "s":
             return at.rstrip("/") + draw(paths) + draw(mostly([""], *ENDS))
         case "h":
