@@ -286,7 +286,7 @@ class ResourceMap:
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
             return self._hosts.get((scheme, _canonical_ipv6(host), port))
-        wildcard = self._hosts.get((scheme, b"*." + host.partition(b".")[2], port))
+        wildcard = self._hosts.get((scheme, _ANY + host.partition(b".")[2], port))
         # What stands for `*` must be a label as host names have them: not "", not "evil%2f".
         return wildcard if _HOST.fullmatch(host) else None
 
@@ -378,7 +378,7 @@ def sidecar_of(origin: _Origin, resource: Resource) -> tuple[_Origin, bytes]:
             f"connect_to={resource.connect_to!r} for {resource.identifier!r} is plain http, and "
             "no loopback address. Use one, or https, or Resource(..., allow_http=True)."
         )
-    if origin[1].startswith(b"*."):
+    if origin[1].startswith(_ANY):
         raise ConfigurationError(
             f"{resource.identifier!r} has connect_to= and a wildcard destination. Behind a "
             "sidecar every host is named."
@@ -442,6 +442,8 @@ def destination(scheme: str, host: bytes, port: int | None, target: bytes) -> st
     return f"{scheme}://{name}{'' if port is None else f':{port}'}{path}"
 
 
+# Stands for `*.` among the hosts of a map. No host of a URL can begin so; one can begin with "*".
+_ANY = b"\0."
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?".encode())
 
@@ -573,7 +575,7 @@ def _parse_destination(
         raise refuse(f"is no URL: {error}.") from None
     if url.scheme not in ("https", "http") or not separator or not url.raw_host:
         raise refuse("is no http(s) URL. Write it like 'https://api.example.com/'.")
-    if url.userinfo or "?" in destination or "#" in destination:
+    if "@" in rest.partition("/")[0] or "?" in destination or "#" in destination:
         raise refuse("must be an origin with an optional path: no userinfo, query or fragment.")
     if re.search(r"[\s\\]", destination):
         raise refuse("contains white space or a backslash.")
@@ -589,14 +591,15 @@ def _parse_destination(
             # RFC 8707 3: with an abstract identifier the client has to know which endpoints
             # belong to it; a wildcard says it does not.
             raise refuse("is a wildcard, and an abstract identifier needs its hosts by name.")
-        host = b"*." + host
+        host = _ANY + host
     if not (resource.allow_http or resource.connect_to is not None or is_secure_url(url)):
         raise refuse(
             "is plain http, where everybody on the way can read the token. Use https, a loopback "
             "address such as 127.0.0.1, or Resource(..., allow_http=True)."
         )
     prefix = url.raw_path.rstrip(b"/") if url.raw_path != b"/" else b""
-    if _AMBIGUOUS.search(url.raw_path):
+    # httpx resolves dot segments in the URL, so they are looked for in the text.
+    if _AMBIGUOUS.search(url.raw_path) or re.search(r"/\.{1,2}(?:/|$)|;", rest):
         raise refuse("has a path that servers read in different ways. Write it in its plain form.")
     return url.scheme, host, url.port, prefix
 

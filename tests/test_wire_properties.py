@@ -1044,7 +1044,6 @@ def test_the_oracle_notices_a_stray_token(desk: Desk) -> None:
     assert len(shown) > 100
 
 
-@pytest.mark.xfail(reason="the entry of a wildcard is found by its own name", strict=True)
 def test_an_asterisk_is_no_label(desk: Desk) -> None:
     """
     M1: a wildcard stands for a label as host names have them, and `*` is none.
