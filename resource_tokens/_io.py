@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 from resource_tokens._httpx import http
+from resource_tokens._single_flight import Waiter
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
 from resource_tokens.oauth.metadata import AuthorizationServer
 
@@ -33,12 +34,10 @@ class SendError(Exception):
     """
 
 
-class IO(Protocol):
+class IO(Waiter, Protocol):
     """
-    The two colours' common face.
+    The two colours' common face: to wait, and to send.
     """
-
-    blocking: bool
 
     async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
         """
@@ -48,11 +47,6 @@ class IO(Protocol):
             SendError: If there was no whole answer in time, or too much of it.
         """
         ...
-
-    async def wait(self, future: Future[Any], limit: float) -> None:
-        """
-        Return when the future is done, however it ended, or after `limit` seconds.
-        """
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -297,8 +297,7 @@ class EgressGuard(_Transport):
         guard = request.extensions.get(_EXTENSION)
         if guard is not None:
             _dress(request, guard.look(hop_of(request, first=guard.first)))
-        if self._auth is not None and not (guard and guard.knows(self._auth.cache)):
-            HopGuard(self._auth.cache, None).look(hop_of(request, first=True))
+        _look_for_tokens_of(self._auth, guard, request)
         return self._transport.handle_request(request)
 
     def close(self) -> None:
@@ -335,8 +334,7 @@ class AsyncEgressGuard(_AsyncTransport):
         guard = request.extensions.get(_EXTENSION)
         if guard is not None:
             _dress(request, await guard.alook(hop_of(request, first=guard.first)))
-        if self._auth is not None and not (guard and guard.knows(self._auth.cache)):
-            HopGuard(self._auth.cache, None).look(hop_of(request, first=True))
+        _look_for_tokens_of(self._auth, guard, request)
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -360,6 +358,14 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         first,
         extensions.get("sni_hostname"),
     )
+
+
+def _look_for_tokens_of(
+    auth: ResourceTokenAuth | None, guard: HopGuard | None, request: Any
+) -> None:
+    # The guard that came along looks for the tokens of its own cache only.
+    if auth is not None and not (guard and guard.knows(auth.cache)):
+        HopGuard(auth.cache, None).look(hop_of(request, first=True))
 
 
 def _divert(request: Any, resource: Resource) -> None:
