@@ -256,9 +256,10 @@ class Acquirer:
         # RFC 6749 5.1: the lifetime counts "from the time the response was generated". When that
         # was is not known, but it was not before the request was sent.
         requested_at, wall = self._in.clock(), self._in.wall_clock()
-        answer = await self._send(request.message(endpoint), request, io)
+        message = request.message(endpoint, wall)
+        answer = await self._send(message, request, io)
         others = self._audiences - {request.resource.expected_audience}
-        issued = issued_token(answer, request, others, wall)
+        issued = issued_token(answer, request, others, wall, message.secrets)
         self._bindings.bind(issued.token, request)
         freshness = Freshness.of(issued.lifetime, requested_at, self._in.draw)
         if self._in.clock() >= freshness.hard_at:

@@ -63,7 +63,7 @@ def test_the_request_is_what_the_standards_ask_for() -> None:
     R6749-4, R6749-6, R8707-1, P5: POST, form-encoded, `resource` byte for byte, scopes sorted.
     """
     resource = Resource("https://API.example.com:443/a%2Fb", extra={"tenant": "blue"})
-    message = asked(resource=resource).message("https://login.example.com/token?tenant=a")
+    message = asked(resource=resource).message("https://login.example.com/token?tenant=a", 0.0)
 
     assert "POST" == message.method
     assert "https://login.example.com/token?tenant=a" == message.url
@@ -80,7 +80,7 @@ def test_an_empty_scope_is_not_sent() -> None:
     """
     R6749-5: parameters without a value are left out.
     """
-    body = asked(scopes=frozenset()).message("https://x.example/").body
+    body = asked(scopes=frozenset()).message("https://x.example/", 0.0).body
 
     assert b"scope" not in body
 
@@ -90,7 +90,9 @@ def test_basic_credentials_are_form_urlencoded_first(secret: str) -> None:
     """
     R6749-2: a strict decoder gets back what was configured, for every character.
     """
-    message = asked(client_auth=ClientSecretBasic(f"id-{secret}", secret)).message("https://x.test")
+    message = asked(client_auth=ClientSecretBasic(f"id-{secret}", secret)).message(
+        "https://x.test", 0.0
+    )
     encoded = b64decode(message.headers["Authorization"].removeprefix("Basic ")).decode("ascii")
     client_id, _, client_secret = encoded.partition(":")
 
@@ -103,7 +105,7 @@ def test_post_credentials_are_in_the_body_only(secret: str) -> None:
     """
     R6749-1, R6749-3: one method per request, and nothing in the URL.
     """
-    message = asked(client_auth=ClientSecretPost("id", secret)).message("https://x.test")
+    message = asked(client_auth=ClientSecretPost("id", secret)).message("https://x.test", 0.0)
 
     assert [("client_id", "id"), ("client_secret", secret)] == parse_qsl(message.body.decode())[-2:]
     assert "Authorization" not in message.headers
@@ -373,16 +375,17 @@ def test_a_servers_words_are_escaped_shortened_and_free_of_secrets() -> None:
     L11, P9: no forged log line, and no credential that the server echoes.
     """
     request = asked(client_auth=ClientSecretBasic("id", "s3cret value/"))
-    echo = f"got s3cret value/ s3cret+value%2F {request.message('https://x.test').headers}"
+    message = request.message("https://x.test", 0.0)
+    echo = f"got s3cret value/ s3cret+value%2F {message.headers}"
     body = {"error": "invalid_client\r\nERROR forged", "error_description": f"\x1b[31m{echo}"}
 
     with pytest.raises(OAuthError) as caught:
-        issued_token(answer(body, 401), request, frozenset(), 0.0)
+        issued_token(answer(body, 401), request, frozenset(), 0.0, message.secrets)
     shown = repr(caught.value.args)
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert "s3cret" not in shown
-    assert request.message("https://x.test").headers["Authorization"][6:] not in shown
+    assert message.headers["Authorization"][6:] not in shown
 
     body = {"error": "x", "error_description": "d" * 5000}
     with pytest.raises(OAuthError) as caught:

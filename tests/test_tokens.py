@@ -151,7 +151,7 @@ def test_a_token_does_not_print_itself() -> None:
         f"{Secret(TEXT)}",
         repr(ClientSecretBasic("id", TEXT)),
         repr(asked(client_auth=ClientSecretPost("id", TEXT))),
-        repr(asked(client_auth=ClientSecretPost("id", TEXT)).message("https://x.example/")),
+        repr(asked(client_auth=ClientSecretPost("id", TEXT)).message("https://x.example/", 0.0)),
     ]
 
     assert [] == [text for text in shown if TEXT in text]

@@ -8,13 +8,49 @@ import hashlib
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.oauth.messages import ClientCertificate
+from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.tokens import Secret
 
-__all__ = ["ClientAuth", "ClientSecretBasic", "ClientSecretPost"]
+__all__ = ["Authentication", "ClientAuth", "ClientSecretBasic", "ClientSecretPost", "Recipient"]
+
+
+class Recipient(NamedTuple):
+    """
+    Whom a client authenticates to, and when.
+
+    Attributes:
+        server: The authorization server.
+        endpoint: The endpoint that the request goes to.
+        now: Seconds since the epoch.
+    """
+
+    server: AuthorizationServer
+    endpoint: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """
+    What one request carries to authenticate its client.
+
+    Attributes:
+        headers: Headers to add.
+        parameters: Body parameters to add.
+        secrets: What must not show up in any message, even if a server sends it back.
+        certificate: The client certificate to present on the connection.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    parameters: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secrets: tuple[Secret, ...] = ()
+    certificate: ClientCertificate | None = None
 
 
 class ClientAuth(ABC):
@@ -32,21 +68,9 @@ class ClientAuth(ABC):
     method: str
 
     @abstractmethod
-    def headers(self) -> Mapping[str, str]:
+    def authenticate(self, recipient: Recipient) -> Authentication:
         """
-        The headers that authenticate one token request.
-        """
-
-    @abstractmethod
-    def parameters(self) -> tuple[tuple[str, str], ...]:
-        """
-        The body parameters that authenticate one token request.
-        """
-
-    @abstractmethod
-    def secrets(self) -> tuple[str, ...]:
-        """
-        What must not show up in any message, even if a server sends it back.
+        What authenticates one request; made anew for each.
         """
 
     @abstractmethod
@@ -83,16 +107,6 @@ class _ClientSecret(ClientAuth):
         object.__setattr__(self, "client_id", client_id)
         object.__setattr__(self, "client_secret", Secret(client_secret))
 
-    def headers(self) -> Mapping[str, str]:
-        return {}
-
-    def parameters(self) -> tuple[tuple[str, str], ...]:
-        return ()
-
-    def secrets(self) -> tuple[str, ...]:
-        secret = self.client_secret.reveal()
-        return (secret, quote_plus(secret))
-
     def fingerprint(self) -> bytes:
         return hashlib.sha256(self.client_secret.reveal().encode()).digest()
 
@@ -112,20 +126,20 @@ class ClientSecretBasic(_ClientSecret):
     __slots__ = ()
     method = "client_secret_basic"
 
-    def headers(self) -> Mapping[str, str]:
+    def authenticate(self, recipient: Recipient) -> Authentication:
         """
         The Basic header.
         """
-        # RFC 6749 2.3.1: "The client identifier is encoded using the
-        # "application/x-www-form-urlencoded" encoding algorithm", and so is the secret.
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret.reveal())}"
-        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-
-    def secrets(self) -> tuple[str, ...]:
-        """
-        The secret, as it is and in the forms it is sent in.
-        """
-        return (*super().secrets(), self.headers()["Authorization"].removeprefix("Basic "))
+        client_id, secret = self.client_id, self.client_secret.reveal()
+        if recipient.server.dialect.basic_credentials == "form":
+            # RFC 6749 2.3.1: "The client identifier is encoded using the
+            # "application/x-www-form-urlencoded" encoding algorithm", and so is the secret.
+            client_id, secret = quote_plus(client_id), quote_plus(secret)
+        pair = b64encode(f"{client_id}:{secret}".encode()).decode()
+        return Authentication(
+            headers={"Authorization": f"Basic {pair}"},
+            secrets=(self.client_secret, Secret(secret), Secret(pair)),
+        )
 
 
 class ClientSecretPost(_ClientSecret):
@@ -143,8 +157,12 @@ class ClientSecretPost(_ClientSecret):
     __slots__ = ()
     method = "client_secret_post"
 
-    def parameters(self) -> tuple[tuple[str, str], ...]:
+    def authenticate(self, recipient: Recipient) -> Authentication:  # noqa: ARG002 - the same for all
         """
         The client's id and secret.
         """
-        return (("client_id", self.client_id), ("client_secret", self.client_secret.reveal()))
+        secret = self.client_secret.reveal()
+        return Authentication(
+            parameters=(("client_id", self.client_id), ("client_secret", secret)),
+            secrets=(self.client_secret, Secret(quote_plus(secret))),
+        )

@@ -7,23 +7,51 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from resource_tokens.exceptions import TokenRequestError
+from resource_tokens.tokens import Secret
 
-__all__ = ["HTTPAnswer", "HTTPRequest", "Members", "json_object", "quoted", "refused_redirect"]
+__all__ = [
+    "ClientCertificate",
+    "HTTPAnswer",
+    "HTTPRequest",
+    "Members",
+    "json_object",
+    "quoted",
+    "refused_redirect",
+]
+
+
+class ClientCertificate(NamedTuple):
+    """
+    The files of a client certificate (RFC 8705).
+
+    Attributes:
+        certificate: A PEM file with the certificate and its chain.
+        key: A PEM file with the private key; the same file if it is in there.
+    """
+
+    certificate: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
     """
     What to send. `headers` and `body` can hold credentials and stay out of `repr`.
+
+    Attributes:
+        secrets: What must not show up in any message, even if the server sends it back.
+        certificate: The client certificate to present on the connection.
     """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    secrets: tuple[Secret, ...] = ()
+    certificate: ClientCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True)

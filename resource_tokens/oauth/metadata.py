@@ -12,6 +12,7 @@ from typing import Any
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import ConfigurationError, TokenRequestError
+from resource_tokens.oauth.dialects import RFC8707, Dialect
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
@@ -36,6 +37,7 @@ class AuthorizationServer:
         issuer: The issuer identifier, exactly as the server writes it (RFC 8414 2). The token
             endpoint is discovered from it when `token_endpoint` is not given.
         token_endpoint: The URL to ask for tokens, when it should not be discovered.
+        dialect: How the server departs from RFC 8707, if it does.
         verify: `True`, a CA bundle's path, or an `ssl.SSLContext`.
         proxy: A proxy for token requests.
         timeout: The time for one request as a whole, from connecting to the last byte.
@@ -47,6 +49,7 @@ class AuthorizationServer:
 
     issuer: str | None = None
     token_endpoint: str | None = None
+    dialect: Dialect = RFC8707
     verify: bool | str | ssl.SSLContext = True
     proxy: str | None = field(default=None, repr=False)
     timeout: timedelta = timedelta(seconds=10)

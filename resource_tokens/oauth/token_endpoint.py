@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import AudienceMismatchError, OAuthError, TokenRequestError
-from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.client_auth import ClientAuth, Recipient
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
@@ -76,20 +76,26 @@ class TokenRequest:
         parts += ("scope", *sorted(self.scopes))
         object.__setattr__(self, "key", TokenKey.of(parts))
 
-    def message(self, token_endpoint: str) -> HTTPRequest:
+    def message(self, token_endpoint: str, now: float) -> HTTPRequest:
         """
         The request to send; made anew for each attempt. It holds the client's credentials.
+
+        Args:
+            token_endpoint: Where it goes.
+            now: Seconds since the epoch.
         """
-        parameters = (*self._parameters(), *self.client_auth.parameters())
+        proof = self.client_auth.authenticate(Recipient(self.server, token_endpoint, now))
         return HTTPRequest(
             "POST",
             token_endpoint,
             {
                 "Accept": "application/json",
                 "Content-Type": "application/x-www-form-urlencoded",
-                **self.client_auth.headers(),
+                **proof.headers,
             },
-            urlencode(parameters).encode("ascii"),
+            urlencode((*self._parameters(), *proof.parameters)).encode("ascii"),
+            proof.secrets,
+            proof.certificate,
         )
 
     def _unscoped(self) -> list[tuple[str, str]]:
@@ -130,6 +136,7 @@ def issued_token(
     request: TokenRequest,
     other_audiences: AbstractSet[str],
     requested_at: float,
+    secrets: tuple[Secret, ...] = (),
 ) -> Issued:
     """
     The token in an answer of the token endpoint, if all of the answer can be believed.
@@ -139,6 +146,7 @@ def issued_token(
         request: What it was asked for.
         other_audiences: The audiences of all other configured resources.
         requested_at: When the request was sent, in seconds since the epoch.
+        secrets: What was sent along and must not show up in an error.
 
     Raises:
         OAuthError: If the server refused.
@@ -150,7 +158,7 @@ def issued_token(
         raise refused_redirect(answer, f"The token endpoint of {request.server.name!r}", resource)
     response = json_object(answer)
     if answer.status != 200 or (response is not None and "error" in response):
-        raise _refusal(answer, response, request)
+        raise _refusal(answer, response, request, secrets)
     if response is None:
         raise _unusable(request, "is no JSON object")
     value = _access_token(response, request)
@@ -322,7 +330,10 @@ def _unusable(request: TokenRequest, why: str) -> TokenRequestError:
 
 
 def _refusal(
-    answer: HTTPAnswer, response: Mapping[str, Any] | None, request: TokenRequest
+    answer: HTTPAnswer,
+    response: Mapping[str, Any] | None,
+    request: TokenRequest,
+    secrets: tuple[Secret, ...],
 ) -> TokenRequestError:
     resource = request.resource.identifier
     error = response.get("error") if response is not None else None
@@ -333,7 +344,6 @@ def _refusal(
             resource,
             answer.status,
         )
-    secrets = request.client_auth.secrets()
     error, description, uri = (
         _foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
@@ -351,11 +361,11 @@ def _refusal(
     )
 
 
-def _foreign_text(text: object, secrets: tuple[str, ...]) -> str | None:
+def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
     if not isinstance(text, str):
         return None
     for secret in secrets:
-        text = text.replace(secret, "[secret]")
+        text = text.replace(secret.reveal(), "[secret]")
     return quoted(text)
 
 
