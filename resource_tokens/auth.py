@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from types import new_class
 from typing import TYPE_CHECKING, Any, Literal
 
+from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens.cache import TokenCache, steady_clock
 from resource_tokens.events import TokenEvent
@@ -23,7 +24,7 @@ from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.resources import AnyURL, Resource, ResourceMap, display_url, parse_scopes
+from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken
 

@@ -23,11 +23,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from resource_tokens._destinations import decoded, destination
 from resource_tokens._httpx import http
 from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import AudienceMismatchError, EgressBlockedError
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
-from resource_tokens.resources import Resource, ResourceMap, decoded, destination
+from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
 
 __all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]

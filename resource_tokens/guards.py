@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
 
+from resource_tokens._destinations import destination, display_url
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens.cache import TokenCache
 from resource_tokens.egress import Header, Hop, Ruling, Shown, rule
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.resources import Resource, destination, display_url
+from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken
 
 if TYPE_CHECKING:

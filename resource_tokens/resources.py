@@ -15,39 +15,33 @@ Rules, in this order:
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote_to_bytes
 
+from resource_tokens._destinations import (
+    AMBIGUOUS,
+    ANY,
+    HOST,
+    AnyURL,
+    Origin,
+    as_read_loosely,
+    canonical_ipv6,
+    destination,
+    display_url,
+    is_secure_url,
+    parse_destination,
+)
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import ConfigurationError, EgressBlockedError
 
 if TYPE_CHECKING:
-    import httpx
-    import httpx2
-
     from resource_tokens.oauth.client_auth import ClientAuth
     from resource_tokens.oauth.metadata import AuthorizationServer
 
-    AnyURL = httpx.URL | httpx2.URL | str
-else:
-    AnyURL = Any
-
-__all__ = [
-    "AnyURL",
-    "Resource",
-    "ResourceMap",
-    "decoded",
-    "destination",
-    "display_url",
-    "is_secure_url",
-    "parse_scopes",
-    "sidecar_of",
-]
+__all__ = ["Resource", "ResourceMap", "parse_scopes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +93,17 @@ class Resource:
         _check_identifier(self.identifier)
         object.__setattr__(self, "scopes", parse_scopes(self.scopes))
         object.__setattr__(self, "extra", _check_extra(self.identifier, self.extra))
-        for name in ("allow_http", "allow_http_proxy"):
-            if not isinstance(getattr(self, name), bool):
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            # By its type too, because 1 == True.
+            if not isinstance(value, type(choices[0])) or value not in choices:
                 raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} for {self.identifier!r}: use True or False."
+                    f"{name}={value!r} for {self.identifier!r}: "
+                    f"use {' or '.join(map(repr, choices))}."
                 )
         if self.audience is not None and not _is_text(self.audience):
             raise ConfigurationError(
                 f"audience={self.audience!r} for {self.identifier!r} is no text."
-            )
-        if self.verify_audience not in ("auto", "require", "off"):
-            raise ConfigurationError(
-                f"verify_audience={self.verify_audience!r} for {self.identifier!r}: use 'auto', "
-                "'require' or 'off'."
-            )
-        if self.redirects not in ("withhold", "reauthorize"):
-            raise ConfigurationError(
-                f"redirects={self.redirects!r} for {self.identifier!r}: use 'withhold' or "
-                "'reauthorize'."
             )
         if self.host_header is not None and (
             self.connect_to is None or not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", self.host_header)
@@ -131,20 +118,7 @@ class Resource:
                 f"Resource {self.identifier!r} names only one of server= and client_auth=. A "
                 "credential is bound to its authorization server, so give both."
             )
-        identity = (
-            self.identifier,
-            self.scopes,
-            self.audience,
-            self.server,
-            self.client_auth,
-            self.extra,
-            self.allow_http,
-            self.verify_audience,
-            self.redirects,
-            self.allow_http_proxy,
-            self.connect_to,
-            self.host_header,
-        )
+        identity = tuple(getattr(self, f.name) for f in fields(self) if f.compare)
         object.__setattr__(self, "_hash", hash(identity))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,10 +142,12 @@ def _unpickled(arguments: dict[str, Any]) -> Resource:
     return Resource(**arguments)
 
 
-_Origin = tuple[str, bytes, int | None]
-"""
-Scheme, host in its ASCII form, port or `None` for the scheme's own.
-"""
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "allow_http": (True, False),
+    "allow_http_proxy": (True, False),
+    "verify_audience": ("auto", "require", "off"),
+    "redirects": ("withhold", "reauthorize"),
+}
 
 
 class ResourceMap:
@@ -195,14 +171,17 @@ class ResourceMap:
         self, resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap
     ) -> None:
         self._rules: dict[str, Resource] = {}
-        self._hosts: dict[_Origin, _Paths] = {}
+        self._hosts: dict[Origin, _Paths] = {}
         # From the origin of a sidecar and a Host header to the origin that is meant.
-        self._sidecars: dict[tuple[_Origin, bytes], _Origin] = {}
+        self._sidecars: dict[tuple[Origin, bytes], Origin] = {}
         for prefix, resource in _pairs(resources):
             self._add(prefix, resource)
 
     def _add(self, destination: str, resource: Resource) -> None:
-        scheme, host, port, prefix = _parse_destination(destination, resource)
+        plain_http = resource.allow_http or resource.connect_to is not None
+        scheme, host, port, prefix = parse_destination(
+            destination, resource.identifier, plain_http=plain_http
+        )
         paths = self._hosts.setdefault((scheme, host, port), _Paths())
         twin = paths.twin_of(prefix)
         if twin is not None:
@@ -216,8 +195,8 @@ class ResourceMap:
             self._add_sidecar((scheme, host, port), resource)
         self._rules[destination] = resource
 
-    def _add_sidecar(self, origin: _Origin, resource: Resource) -> None:
-        sidecar, host_header = sidecar_of(origin, resource)
+    def _add_sidecar(self, origin: Origin, resource: Resource) -> None:
+        sidecar, host_header = _sidecar_of(origin, resource)
         known = self._sidecars.setdefault((sidecar, host_header), origin)
         if known != origin:
             raise ConfigurationError(
@@ -285,10 +264,10 @@ class ResourceMap:
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
-            return self._hosts.get((scheme, _canonical_ipv6(host), port))
-        wildcard = self._hosts.get((scheme, _ANY + host.partition(b".")[2], port))
+            return self._hosts.get((scheme, canonical_ipv6(host), port))
+        wildcard = self._hosts.get((scheme, ANY + host.partition(b".")[2], port))
         # What stands for `*` must be a label as host names have them: not "", not "evil%2f".
-        return wildcard if _HOST.fullmatch(host) else None
+        return wildcard if HOST.fullmatch(host) else None
 
     def __iter__(self) -> Iterator[tuple[str, Resource]]:
         return iter(self._rules.items())
@@ -317,17 +296,17 @@ class _Paths:
         self.whole: Resource | None = None
 
     def twin_of(self, prefix: bytes) -> Resource | None:
-        return self.folded.get(_as_read_loosely(prefix) or prefix)
+        return self.folded.get(as_read_loosely(prefix) or prefix)
 
     def add(self, prefix: bytes, resource: Resource) -> None:
         self.rules[prefix] = resource
-        self.folded[_as_read_loosely(prefix) or prefix] = resource
+        self.folded[as_read_loosely(prefix) or prefix] = resource
         self.depth = max(self.depth, prefix.count(b"/"))
         self.whole = resource if self.depth == 0 else None
 
     def longest(self, scheme: str, host: bytes, port: int | None, target: bytes) -> Resource | None:
         path = target.partition(b"?")[0]
-        odd = _AMBIGUOUS.search(path)
+        odd = AMBIGUOUS.search(path)
         if odd is not None:
             raise _ambiguous(
                 destination(scheme, host, port, target),
@@ -335,7 +314,7 @@ class _Paths:
                 "different ways. Send the path in its plain form.",
             )
         found = self._walk(self.rules, path)
-        loosely = _as_read_loosely(path)
+        loosely = as_read_loosely(path)
         if loosely is None or found != self._walk(self.folded, loosely):
             raise _ambiguous(
                 destination(scheme, host, port, target),
@@ -360,7 +339,7 @@ def _ambiguous(where: str, why: str) -> EgressBlockedError:
     )
 
 
-def sidecar_of(origin: _Origin, resource: Resource) -> tuple[_Origin, bytes]:
+def _sidecar_of(origin: Origin, resource: Resource) -> tuple[Origin, bytes]:
     """
     The origin that requests to a resource behind a sidecar are sent to, and their `Host` header.
     """
@@ -378,7 +357,7 @@ def sidecar_of(origin: _Origin, resource: Resource) -> tuple[_Origin, bytes]:
             f"connect_to={resource.connect_to!r} for {resource.identifier!r} is plain http, and "
             "no loopback address. Use one, or https, or Resource(..., allow_http=True)."
         )
-    if origin[1].startswith(_ANY):
+    if origin[1].startswith(ANY):
         raise ConfigurationError(
             f"{resource.identifier!r} has connect_to= and a wildcard destination. Behind a "
             "sidecar every host is named."
@@ -406,55 +385,6 @@ def parse_scopes(scopes: Iterable[str]) -> frozenset[str]:
             )
     return parsed
 
-
-def is_secure_url(url: Any) -> bool:
-    """
-    Whether what is sent there cannot be read on a network: `https`, or a loopback address.
-
-    Only address literals count as loopback: a name such as `localhost` is whatever the resolver
-    says it is.
-    """
-    if url.scheme == "https":
-        return True
-    try:
-        address = ipaddress.ip_address(url.raw_host.decode("ascii"))
-    except ValueError:
-        return False
-    # Whether ::ffff:127.0.0.1 is a loopback address differs between versions of Python.
-    mapped = address.version == 6 and address.ipv4_mapped is not None
-    return url.scheme == "http" and address.is_loopback and not mapped
-
-
-def display_url(url: Any) -> str:
-    """
-    A URL for messages: no userinfo and no query, where secrets live.
-    """
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
-
-
-def destination(scheme: str, host: bytes, port: int | None, target: bytes) -> str:
-    """
-    Where a request on the wire goes, for messages. Without the query, where secrets live.
-    """
-    name = host.decode("ascii", "backslashreplace")
-    name = f"[{name}]" if ":" in name else name
-    path = target.partition(b"?")[0].decode("ascii", "backslashreplace")
-    return f"{scheme}://{name}{'' if port is None else f':{port}'}{path}"
-
-
-# Stands for `*.` among the hosts of a map. No host of a URL can begin so; one can begin with "*".
-_ANY = b"\0."
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?".encode())
-
-# What servers, gateways and their caches read in different ways: encoded dots, slashes,
-# backslashes, semicolons, controls and overlong UTF-8 (however often encoded), their plain forms,
-# empty segments and dot segments. See CVE-2021-31920, CVE-2019-9901, CVE-2021-29492.
-_AMBIGUOUS = re.compile(
-    rb"%(?:25)*(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01])|%(?![0-9a-f]{2})|[^\x21-\x7e]|[\\;#]|//"
-    rb"|(?<=/)\.{1,2}(?=/|$)",
-    re.IGNORECASE,
-)
 
 _RESERVED = frozenset(
     {
@@ -553,112 +483,3 @@ def _is_text(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _parse_destination(
-    destination: str, resource: Resource
-) -> tuple[str, bytes, int | None, bytes]:
-    """
-    The scheme, host, port (`None` for the default) and path prefix (no slash at its end).
-    """
-
-    def refuse(why: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"The destination {destination!r} of {resource.identifier!r} {why}"
-        )
-
-    scheme, separator, rest = destination.partition("://")
-    wildcard = rest.startswith("*.")
-    try:
-        url = http.URL(f"{scheme}{separator}{rest.removeprefix('*.')}")
-    except (http.InvalidURL, TypeError, UnicodeError) as error:
-        raise refuse(f"is no URL: {error}.") from None
-    if url.scheme not in ("https", "http") or not separator or not url.raw_host:
-        raise refuse("is no http(s) URL. Write it like 'https://api.example.com/'.")
-    if "@" in rest.partition("/")[0] or "?" in destination or "#" in destination:
-        raise refuse("must be an origin with an optional path: no userinfo, query or fragment.")
-    if re.search(r"[\s\\]", destination):
-        raise refuse("contains white space or a backslash.")
-    # httpx also reads ":+443" and digits of other scripts.
-    port = re.search(r":([^:\]]*)$", rest.partition("/")[0])
-    if port and not (re.fullmatch(r"[1-9][0-9]{0,4}", port[1]) and int(port[1]) < 65536):
-        raise refuse("has a port that is no plain number from 1 to 65535.")
-    host = _configured_host(url.raw_host, refuse)
-    if wildcard:
-        if b"." not in host.strip(b".") or b":" in host or _is_address(host):
-            raise refuse("is too broad: a wildcard needs at least two labels behind it.")
-        if not resource.identifier.lower().startswith(("https:", "http:")):
-            # RFC 8707 3: with an abstract identifier the client has to know which endpoints
-            # belong to it; a wildcard says it does not.
-            raise refuse("is a wildcard, and an abstract identifier needs its hosts by name.")
-        host = _ANY + host
-    if not (resource.allow_http or resource.connect_to is not None or is_secure_url(url)):
-        raise refuse(
-            "is plain http, where everybody on the way can read the token. Use https, a loopback "
-            "address such as 127.0.0.1, or Resource(..., allow_http=True)."
-        )
-    prefix = url.raw_path.rstrip(b"/") if url.raw_path != b"/" else b""
-    # httpx resolves dot segments in the URL, so they are looked for in the text.
-    if _AMBIGUOUS.search(url.raw_path) or re.search(r"/\.{1,2}(?:/|$)|;", rest):
-        raise refuse("has a path that servers read in different ways. Write it in its plain form.")
-    return url.scheme, host, url.port, prefix
-
-
-def _configured_host(host: bytes, refuse: Any) -> bytes:
-    if b":" in host:
-        address = _canonical_ipv6(host)
-        if not address:
-            raise refuse("has an IPv6 address with a zone, which means nothing to anybody else.")
-        return address
-    if b"*" in host:
-        raise refuse("has a wildcard that is not one whole leftmost label.")
-    if not _HOST.fullmatch(host):
-        raise refuse("has a host with characters that no host name has.")
-    last = host.rstrip(b".").rpartition(b".")[2]
-    if re.fullmatch(rb"[0-9]+|0x[0-9a-f]*", last) and not _is_address(host):
-        raise refuse("has a number for a host, which resolvers read in different ways.")
-    return host
-
-
-def _is_address(host: bytes) -> bool:
-    try:
-        ipaddress.ip_address(host.decode("ascii"))
-    except ValueError:
-        return False
-    return True
-
-
-def _canonical_ipv6(host: bytes) -> bytes:
-    """
-    The one spelling of an IPv6 address; empty if it is none or has a zone.
-    """
-    try:
-        address = ipaddress.IPv6Address(host.decode("ascii"))
-    except ValueError:
-        return b""
-    return b"" if address.scope_id else address.compressed.encode()
-
-
-def decoded(text: bytes) -> bytes | None:
-    """
-    A text without percent-encoding, however often it was encoded; `None` if that is beyond reason.
-    """
-    text = re.sub(rb"%(?:25)+", b"%25", text)
-    for _ in range(4):
-        plain = unquote_to_bytes(text)
-        if plain == text:
-            return text
-        text = plain
-    return None
-
-
-def _as_read_loosely(path: bytes) -> bytes | None:
-    """
-    A path as servers read it that decode it, ignore letter case, cut it at an encoded `?` or `#`,
-    or drop dots and spaces at the end of a segment.
-    """
-    plain = decoded(path)
-    if plain is None:
-        return None
-    path = re.split(rb"[?#]", plain, maxsplit=1)[0].lower()
-    return b"/".join(segment.rstrip(b". ") for segment in path.split(b"/"))

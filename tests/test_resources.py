@@ -24,7 +24,7 @@ from resource_tokens import (
     Resource,
     ResourceMap,
 )
-from resource_tokens.resources import is_secure_url
+from resource_tokens._destinations import is_secure_url
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda m: m.__name__)
 

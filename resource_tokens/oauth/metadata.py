@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from resource_tokens._destinations import display_url, is_secure_url
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import ConfigurationError, TokenRequestError
 from resource_tokens.oauth.dialects import RFC8707, Dialect
@@ -20,7 +21,6 @@ from resource_tokens.oauth.messages import (
     quoted,
     refused_redirect,
 )
-from resource_tokens.resources import display_url, is_secure_url
 
 __all__ = ["AuthorizationServer", "metadata_requests", "token_endpoint_in"]
 
