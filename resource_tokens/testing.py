@@ -9,32 +9,27 @@ keep what they were sent, tokens and secrets included, in memory until `clear()`
 from __future__ import annotations
 
 import base64
-import http.server
-import json
 import math
 import re
 import secrets
-import socket
-import socketserver
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from email.message import Message
 from enum import Enum
-from http import HTTPStatus
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote_plus
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+
+from resource_tokens._local_http import Answer, Listener, Request, json_answer
 
 __all__ = [
     "ABSENT",
@@ -120,12 +115,12 @@ class _LocalServer(ABC):
 
     def __init__(self) -> None:
         self._port = 0
-        self._listener: _Listener | None = None
+        self._listener: Listener | None = None
         self._stopping = threading.Event()
         # Guards every collection below and in the subclasses.
         self._lock = threading.Lock()
         self._requests: list[RequestRecord] = []
-        self._canned: dict[str, Iterator[_Answer]] = {}
+        self._canned: dict[str, Iterator[Answer]] = {}
 
     def start(self) -> Self:
         """
@@ -133,8 +128,8 @@ class _LocalServer(ABC):
         """
         if self._listener is None:
             self._stopping.clear()
-            self._listener = _Listener(self._port, self._exchange)
-            self._port = self._listener.server_address[1]
+            self._listener = Listener(self._exchange, self._port)
+            self._port = self._listener.port
         return self
 
     def stop(self) -> None:
@@ -143,7 +138,7 @@ class _LocalServer(ABC):
         """
         if self._listener is not None:
             self._stopping.set()
-            self._listener.close()
+            self._listener.stop()
             self._listener = None
 
     def __enter__(self) -> Self:
@@ -186,7 +181,7 @@ class _LocalServer(ABC):
             body: Of the answer.
             times: How often, before the usual answer is back; None is forever.
         """
-        answer = _Answer(status, body, _pairs(headers))
+        answer = Answer(status, body, _pairs(headers))
         with self._lock:
             self._canned[path] = repeat(answer) if times is None else repeat(answer, times)
 
@@ -204,7 +199,7 @@ class _LocalServer(ABC):
             )
         return f"http://127.0.0.1:{self._port}"
 
-    def _exchange(self, request: _Request) -> _Answer:
+    def _exchange(self, request: Request) -> Answer:
         with self._lock:
             canned = next(self._canned.get(request.path, iter(())), None)
         answer = canned or self._answer(request)
@@ -215,7 +210,7 @@ class _LocalServer(ABC):
         return answer
 
     @abstractmethod
-    def _answer(self, request: _Request) -> _Answer: ...
+    def _answer(self, request: Request) -> Answer: ...
 
 
 class LocalAuthorizationServer(_LocalServer):
@@ -265,7 +260,7 @@ class LocalAuthorizationServer(_LocalServer):
         self.overrides: Mapping[str, object] = {}
         self._path = path
         self._clock = clock
-        self._scripted: deque[_Answer] = deque()
+        self._scripted: deque[Answer] = deque()
         self._token_requests: list[TokenRequestRecord] = []
         self._asked: dict[str, None] = {}
         # The signed JWT by the string that the client holds, which is another one when opaque.
@@ -348,7 +343,7 @@ class LocalAuthorizationServer(_LocalServer):
         """
         Answer the next `n` token requests with an OAuth error, after those already queued.
         """
-        answer = _json(status, {"error": error}, *_pairs(headers), error=error)
+        answer = json_answer(status, {"error": error}, *_pairs(headers), error=error)
         with self._lock:
             self._scripted.extend(repeat(answer, n))
 
@@ -357,7 +352,7 @@ class LocalAuthorizationServer(_LocalServer):
         Answer the next token request with exactly this, after those already queued.
         """
         with self._lock:
-            self._scripted.append(_Answer(status, body, _pairs(headers)))
+            self._scripted.append(Answer(status, body, _pairs(headers)))
 
     def rotate_keys(self, *, keep_old: bool = True) -> None:
         """
@@ -411,7 +406,7 @@ class LocalAuthorizationServer(_LocalServer):
             raise jwt.ExpiredSignatureError("The token has expired")
         return claims
 
-    def _answer(self, request: _Request) -> _Answer:
+    def _answer(self, request: Request) -> Answer:
         stem = self._path.rstrip("/")
         documents: dict[str, Callable[[], dict[str, Any]]] = {f"{stem}/jwks": lambda: self.jwks}
         if self.metadata in ("both", "rfc8414"):
@@ -423,8 +418,8 @@ class LocalAuthorizationServer(_LocalServer):
         if request.path == f"{stem}/token":
             return self._token_answer(request)
         if request.path in documents:
-            return _json(200, documents[request.path]())
-        return _json(404, {"error": "not_found"})
+            return json_answer(200, documents[request.path]())
+        return json_answer(404, {"error": "not_found"})
 
     def _metadata_document(self) -> dict[str, Any]:
         return {
@@ -436,7 +431,7 @@ class LocalAuthorizationServer(_LocalServer):
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
 
-    def _token_answer(self, request: _Request) -> _Answer:
+    def _token_answer(self, request: Request) -> Answer:
         received_at = self._clock()
         with self._lock:
             scripted = self._scripted.popleft() if self._scripted else None
@@ -471,7 +466,7 @@ class LocalAuthorizationServer(_LocalServer):
             known = value in self._issued or value in list(self.clients.values())
         return name, _REDACTED if known or _SECRET_PARAMETER.search(name) else value
 
-    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> _Answer:
+    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> Answer:
         secret = self.clients.get(client.client_id or "")
         if secret is None or secret != client.secret:
             raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
@@ -515,7 +510,7 @@ class LocalAuthorizationServer(_LocalServer):
             allowed = list(dict.fromkeys(scopes))
         return audience if self.ignore_resource else audience[0], allowed
 
-    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> _Answer:
+    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> Answer:
         now = self._clock()
         with self._lock:
             last = self._last if self.same_token else None
@@ -530,7 +525,9 @@ class LocalAuthorizationServer(_LocalServer):
         if claims["scope"]:
             members["scope"] = claims["scope"]
         members |= self.overrides
-        return _json(200, {name: value for name, value in members.items() if value is not ABSENT})
+        return json_answer(
+            200, {name: value for name, value in members.items() if value is not ABSENT}
+        )
 
     def _sign(
         self, client_id: str, audience: str | list[str], scopes: list[str], now: float
@@ -609,10 +606,10 @@ class LocalResourceServer(_LocalServer):
             seen |= dict.fromkeys(token for token in issued if token in text)
         return tuple(seen)
 
-    def _answer(self, request: _Request) -> _Answer:
+    def _answer(self, request: Request) -> Answer:
         prefixes = [prefix for prefix in self._audiences if _covers(prefix, request.path)]
         if not prefixes:
-            return _json(404, {"error": "not_found"})
+            return json_answer(404, {"error": "not_found"})
         audience = self._audiences[max(prefixes, key=len)] or self.url
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
@@ -624,20 +621,20 @@ class LocalResourceServer(_LocalServer):
         except jwt.InvalidTokenError as error:
             return _unauthorized(str(error))
         members = {"audience": audience, "scope": claims["scope"], "path": request.path}
-        return _json(200, members)
+        return json_answer(200, members)
 
 
 def _covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
 
 
-def _unauthorized(description: str | None = None) -> _Answer:
+def _unauthorized(description: str | None = None) -> Answer:
     challenge = 'Bearer realm="local"'
     if description is not None:
         # RFC 6750 3: no quote, backslash or control character in error_description.
         description = re.sub(r"[^ !#-\[\]-~]", "'", description)
         challenge += f', error="invalid_token", error_description="{description}"'
-    return _json(401, {}, ("WWW-Authenticate", challenge))
+    return json_answer(401, {}, ("WWW-Authenticate", challenge))
 
 
 _REDACTED = "[redacted]"
@@ -662,7 +659,7 @@ class _PresentedClient:
     secret: str | None = field(default=None, repr=False)
 
 
-def _presented_client(request: _Request, form: list[tuple[str, str]]) -> _PresentedClient:
+def _presented_client(request: Request, form: list[tuple[str, str]]) -> _PresentedClient:
     parameters = dict(form)
     client_id, secret = parameters.get("client_id"), parameters.get("client_secret")
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
@@ -684,7 +681,7 @@ def _presented_client(request: _Request, form: list[tuple[str, str]]) -> _Presen
     return _PresentedClient("client_secret_basic")
 
 
-def _form(request: _Request) -> list[tuple[str, str]]:
+def _form(request: Request) -> list[tuple[str, str]]:
     if request.method != "POST":
         raise _RefusedError("invalid_request", "Use POST", 405)
     if request.headers.get_content_type() != "application/x-www-form-urlencoded":
@@ -702,7 +699,7 @@ class _RefusedError(Exception):
     def __init__(self, error: str, description: str, status: int = 400) -> None:
         super().__init__(error)
         members = {"error": error, "error_description": description}
-        self.answer = _json(status, members, *_REFUSAL_HEADERS.get(status, ()), error=error)
+        self.answer = json_answer(status, members, *_REFUSAL_HEADERS.get(status, ()), error=error)
 
 
 _REFUSAL_HEADERS = {
@@ -711,155 +708,5 @@ _REFUSAL_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    error: str | None = None
-
-
-def _json(
-    status: int, members: Mapping[str, object], *headers: tuple[str, str], error: str | None = None
-) -> _Answer:
-    standard = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
-    return _Answer(status, json.dumps(members).encode(), standard + headers, error)
-
-
 def _pairs(headers: Headers) -> tuple[tuple[str, str], ...]:
     return headers if isinstance(headers, tuple) else tuple(headers.items())
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    target: str
-    headers: Message
-    body: bytes
-    truncated: bool
-
-    @property
-    def path(self) -> str:
-        """
-        The path on the wire, of a target in origin form or in a proxy's absolute form.
-        """
-        return re.sub(r"^[A-Za-z]+://[^/?]*", "", self.target).partition("?")[0] or "/"
-
-
-class _Listener(socketserver.TCPServer):
-    """
-    The accepting thread and one thread per connection, all of which `close` ends.
-
-    Not `http.server.ThreadingHTTPServer`: that one asks the resolver for the host's name, forgets
-    its daemon threads, and leaves idle keep-alive connections open.
-    """
-
-    allow_reuse_address = True
-    request_queue_size = 128
-
-    def __init__(self, port: int, answer: Callable[[_Request], _Answer]) -> None:
-        super().__init__(("127.0.0.1", port), _Exchange)
-        self.answer = answer
-        self._lock = threading.Lock()
-        self._connections: dict[threading.Thread, socket.socket] = {}  # guarded by _lock
-        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self._acceptor.start()
-
-    def close(self) -> None:
-        self.shutdown()
-        self._acceptor.join()
-        self.server_close()
-        with self._lock:
-            connections = dict(self._connections)
-        for connection in connections.values():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in connections:
-            thread.join()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        thread = threading.Thread(target=self._converse, args=(request, client_address))
-        thread.daemon = True
-        with self._lock:
-            self._connections[thread] = request
-        thread.start()
-
-    def _converse(self, connection: socket.socket, client_address: Any) -> None:
-        try:
-            self.finish_request(connection, client_address)
-        except OSError:
-            pass  # The client went away, which is no news.
-        except Exception:  # noqa: BLE001 - it is printed, and the other connections go on
-            self.handle_error(connection, client_address)
-        finally:
-            self.shutdown_request(connection)
-            with self._lock:
-                del self._connections[threading.current_thread()]
-
-
-class _Exchange(http.server.BaseHTTPRequestHandler):
-    """
-    Reads the requests of one connection and writes their answers.
-    """
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        # Every method there is or may be, so that no request escapes the ledger.
-        if name.startswith("do_"):
-            return self._exchange
-        raise AttributeError(name)
-
-    def _exchange(self) -> None:
-        body = bytearray()
-        size = 0
-        try:
-            for piece in self._body():
-                size += len(piece)
-                body += piece[: _BODY_LIMIT - len(body)]
-        except ValueError:
-            self.send_error(HTTPStatus.BAD_REQUEST)
-            return
-        # The base class folds a leading `//` in self.path; the ledger shows the wire.
-        target = self.requestline.split()[1]
-        request = _Request(self.command, target, self.headers, bytes(body), size > _BODY_LIMIT)
-        answer = cast("_Listener", self.server).answer(request)
-
-        self.send_response(answer.status)
-        for name, value in answer.headers:
-            self.send_header(name, value)
-        if any(name.lower() == "content-length" for name, _ in answer.headers):
-            # It may be wrong on purpose, and then only the end of the connection ends the body.
-            self.close_connection = True
-        elif answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-            self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-
-    def _body(self) -> Iterator[bytes]:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            yield from self._read(int(self.headers.get("Content-Length", "0")))
-            return
-        while size := int(self.rfile.readline(1024).partition(b";")[0], 16):
-            yield from self._read(size)
-            self.rfile.readline(1024)
-        while self.rfile.readline(1024).strip():
-            pass  # trailers
-
-    def _read(self, size: int) -> Iterator[bytes]:
-        while size > 0:
-            piece = self.rfile.read(min(size, _BODY_LIMIT))
-            if not piece:
-                raise ConnectionResetError("The client went away in the middle of a body")
-            size -= len(piece)
-            yield piece
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """
-        Write nothing; the ledger has it.
-        """
-
-
-_BODY_LIMIT = 64 * 1024
