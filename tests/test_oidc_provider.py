@@ -223,7 +223,7 @@ def test_any_secret_reaches_a_strict_server(ledger: OidcProvider, method: Any, n
 
     assert BILLING == cache.get(BILLING).resource
     (entry,) = ledger.ledger()
-    assert (method is ClientSecretBasic) == entry["basic"]
+    assert method.method == entry["method"]
     assert f"nasty:{number} %" == entry["client_id"]
 
 
@@ -257,7 +257,7 @@ def test_client_secret_post_is_accepted(caller: Caller, ledger: OidcProvider) ->
     """
     caller.token(cache_of(ledger, ClientSecretPost("poster", SECRET)), ORDERS)
 
-    assert [False] == [entry["basic"] for entry in ledger.ledger()]
+    assert ["client_secret_post"] == [entry["method"] for entry in ledger.ledger()]
 
 
 def test_scopes_the_server_drops_are_an_event(caller: Caller, ledger: OidcProvider) -> None:

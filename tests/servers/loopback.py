@@ -6,23 +6,24 @@ Not httpx: a test may alias or patch it. No proxy from the environment: it could
 
 import json
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def send(url: str, *, method: str = "GET", timeout: float = 10) -> bytes:
+def send(url: str, *, method: str = "GET", body: bytes | None = None, timeout: float = 10) -> bytes:
     """
     The body of the answer; raises OSError for an error status or a broken connection.
     """
     if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError(f"{url} is not a loopback address")
-    request = urllib.request.Request(url, method=method)
+    request = urllib.request.Request(url, body, method=method)
     with _opener.open(request, timeout=timeout) as response:
-        body = response.read()
-    assert isinstance(body, bytes)
-    return body
+        answer = response.read()
+    assert isinstance(answer, bytes)
+    return answer
 
 
 def fetch_json(url: str, *, timeout: float = 10) -> Any:
@@ -30,3 +31,10 @@ def fetch_json(url: str, *, timeout: float = 10) -> Any:
     The JSON document at this address.
     """
     return json.loads(send(url, timeout=timeout))
+
+
+def post_form(url: str, form: Mapping[str, str]) -> bytes:
+    """
+    The answer to a form.
+    """
+    return send(url, method="POST", body=urlencode(form).encode())

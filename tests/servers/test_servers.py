@@ -263,21 +263,25 @@ class TestOidcProvider:
 
         assert [
             {
+                "issuer": provider.issuer,
                 "form": {
                     "grant_type": ["client_credentials"],
                     "resource": [ORDERS],
                     "scope": ["orders:read"],
                     "extra": ["1"],
                 },
-                "basic": True,
+                "method": "client_secret_basic",
+                "assertion": None,
                 "client_id": "worker",
                 "status": 200,
                 "error": None,
                 "error_description": None,
             },
             {
+                "issuer": provider.issuer,
                 "form": {"grant_type": ["x"], "client_id": ["poster"]},
-                "basic": False,
+                "method": "client_secret_post",
+                "assertion": None,
                 "client_id": "poster",
                 "status": 401,
                 "error": "invalid_client",

@@ -8,14 +8,26 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, NotRequired, Self, TypedDict
+from typing import IO, Any, Literal, NotRequired, Self, TypedDict
 
-from tests.servers.loopback import fetch_json, send
+from tests.servers.loopback import fetch_json, post_form, send
 from tests.servers.oidc_provider.install import find_node, installed_packages
 
 _SERVER = Path(__file__).with_name("server.mjs")
+
+
+AuthMethod = Literal[
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+    "none",
+]
 
 
 class ResourceConfig(TypedDict):
@@ -39,12 +51,36 @@ class ResourceConfig(TypedDict):
 
 class ClientConfig(TypedDict):
     """
-    One client. Both values may hold printable ASCII only, or the server refuses to start.
+    One client: members of its metadata (RFC 7591 2) as oidc-provider reads them.
+
+    Identifier and secret may hold printable ASCII only, or the server refuses to start.
+
+    Attributes:
+        grant_types: `["client_credentials"]` by default.
+        token_endpoint_auth_method: `"client_secret_basic"` by default.
+        jwks: The keys of its assertions, or its self-signed certificates.
+        tls_client_auth_san_dns: The name in its certificate.
+        assertion_audience: The only `aud` taken in its assertions. By default both are.
     """
 
     client_id: str
-    client_secret: str
-    token_endpoint_auth_method: NotRequired[Literal["client_secret_basic", "client_secret_post"]]
+    client_secret: NotRequired[str]
+    grant_types: NotRequired[list[str]]
+    token_endpoint_auth_method: NotRequired[AuthMethod]
+    token_endpoint_auth_signing_alg: NotRequired[str]
+    jwks: NotRequired[dict[str, Any]]
+    tls_client_auth_san_dns: NotRequired[str]
+    assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
+
+
+class TLSConfig(TypedDict):
+    """
+    PEM texts: the server's own key and certificate, and the authority of its clients'.
+    """
+
+    key: str
+    cert: str
+    ca: str
 
 
 class Config(TypedDict):
@@ -54,11 +90,22 @@ class Config(TypedDict):
     Attributes:
         resources: By resource identifier, compared byte for byte.
         token_ttl: Seconds, for tokens without a resource or whose resource sets no `ttl`.
+        tls: Adds an https port, named by `mtls_endpoint_aliases`, and an https issuer.
     """
 
     clients: list[ClientConfig]
     resources: dict[str, ResourceConfig]
     token_ttl: NotRequired[int]
+    tls: NotRequired[TLSConfig]
+
+
+class Assertion(TypedDict):
+    """
+    A client assertion without its signature.
+    """
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
 
 
 class TokenRequest(TypedDict):
@@ -66,14 +113,18 @@ class TokenRequest(TypedDict):
     One entry of the ledger.
 
     Attributes:
+        issuer: The one it was sent to.
         form: Every parameter but `client_secret` and `client_assertion`; a list each.
-        basic: Whether an `Authorization: Basic` header came with it.
+        method: How it was authenticated, to judge by what it carried.
+        assertion: The client assertion, None if there was none.
         status: None while the answer is not known yet.
         error: RFC 6749 5.2, None if a token was issued.
     """
 
+    issuer: str
     form: dict[str, list[str]]
-    basic: bool
+    method: AuthMethod
+    assertion: Assertion | None
     client_id: str | None
     status: int | None
     error: str | None
@@ -83,12 +134,20 @@ class TokenRequest(TypedDict):
 class OidcProvider:
     """
     A running server. Get one from `start`, and `stop` it or use it as a context manager.
+
+    Attributes:
+        issuer: The main one.
+        issuer_with_a_path: Another, whose metadata is at the OpenID address alone.
+        tls_issuer_with_a_path: A third if there is `tls`, with https, and its metadata at the
+            OAuth address alone.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
         self._process = process
         self._stderr = stderr
         self.issuer = ""
+        self.issuer_with_a_path = ""
+        self.tls_issuer_with_a_path = ""
         self.token_endpoint = ""
         self.jwks_uri = ""
         self.introspection_endpoint = ""
@@ -148,6 +207,33 @@ class OidcProvider:
         """
         send(f"{self.issuer}/_ledger", method="DELETE")
 
+    def refresh_token(self, client_id: str, resources: Mapping[str, str]) -> str:
+        """
+        A refresh token of the main issuer, as after a user's consent in a browser.
+
+        Args:
+            client_id: Whose it is.
+            resources: The resources it is good for, and the scopes at each.
+        """
+        grant = {"client_id": client_id, "resources": dict(resources)}
+        answer = send(f"{self.issuer}/_grants", method="POST", body=json.dumps(grant).encode())
+        return str(json.loads(answer)["refresh_token"])
+
+    def introspected(self, token: str, client_id: str, client_secret: str) -> dict[str, Any]:
+        """
+        What is said about an opaque token or a refresh token (RFC 7662).
+        """
+        form = {"token": token, "client_id": client_id, "client_secret": client_secret}
+        answer: dict[str, Any] = json.loads(post_form(self.introspection_endpoint, form))
+        return answer
+
+    def revoke(self, token: str, client_id: str, client_secret: str) -> None:
+        """
+        Revoke an opaque token or a refresh token (RFC 7009).
+        """
+        form = {"token": token, "client_id": client_id, "client_secret": client_secret}
+        post_form(self.revocation_endpoint, form)
+
     def stop(self) -> None:
         """
         End the process. A second call is harmless.
@@ -186,7 +272,8 @@ class OidcProvider:
         line = self._first_line(deadline)
         if not line:
             raise self._failure("ended before it was ready")
-        self.issuer = json.loads(line)["issuer"]
+        self.issuer, self.issuer_with_a_path, *more = json.loads(line)["issuers"]
+        self.tls_issuer_with_a_path = "".join(more)
 
         metadata = self._metadata(deadline)
         self.token_endpoint = metadata["token_endpoint"]

@@ -7,9 +7,11 @@
 
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createServer as createTLSServer } from 'node:https';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 
 // oidc-provider prints its notices with console.info; stdout is for the ready line alone.
@@ -20,6 +22,9 @@ const KEY_PAIRS = {
   ES256: () => generateKeyPairSync('ec', { namedCurve: 'P-256' }),
   RS256: () => generateKeyPairSync('rsa', { modulusLength: 2048 }),
 };
+const ISSUER_WITH_A_PATH = '/tenants/blue';
+const TLS_ISSUER_WITH_A_PATH = '/tenants/green';
+const INSERTED = '/.well-known/oauth-authorization-server';
 
 const { Provider, errors } = await installed('oidc-provider');
 
@@ -34,32 +39,99 @@ function installed(name) {
   return import(pathToFileURL(require.resolve(name)).href);
 }
 
-function start(config) {
-  const server = createServer();
-  // A pooled connection that Node closes after its 5 s would fail a slow test now and then.
-  server.keepAliveTimeout = 120_000;
-  server.listen(0, '127.0.0.1', async () => {
-    const { port } = server.address();
-    const issuer = `http://127.0.0.1:${port}`;
-    const provider = new Provider(issuer, providerConfiguration(config));
+async function start(config) {
+  const ledger = [];
+  const keys = signingKeys(config);
+  const plain = createServer();
+  const origin = `http://127.0.0.1:${await listening(plain)}`;
+  const issuers = [origin, `${origin}${ISSUER_WITH_A_PATH}`];
+  const aliases = {};
+  let secured;
+  if (config.tls) {
+    // A certificate is asked for and not insisted on: what it is worth is for oidc-provider to say.
+    secured = createTLSServer({ ...config.tls, requestCert: true, rejectUnauthorized: false });
+    const tlsOrigin = `https://127.0.0.1:${await listening(secured)}`;
+    issuers.push(`${tlsOrigin}${TLS_ISSUER_WITH_A_PATH}`);
+    aliases.token_endpoint = `${tlsOrigin}/token`;
+  }
+  const [main, blue, green] = await Promise.all(issuers.map(async (issuer, index) => {
+    const provider = new Provider(issuer, {
+      ...providerConfiguration(config, keys),
+      ...index === 0 && config.tls && { discovery: { mtls_endpoint_aliases: aliases } },
+    });
     // Clients are checked when first used. A misspelt one is to fail here and not in a test.
     await Promise.all(config.clients.map(({ client_id: id }) => provider.Client.find(id)));
-    recordTokenRequests(provider);
-    server.on('request', provider.callback());
-    process.stdout.write(`${JSON.stringify({ issuer, port })}\n`);
+    recordTokenRequests(provider, ledger);
+    return provider.callback();
+  }));
+
+  plain.on('request', (req, res) => {
+    // For this issuer the metadata is at the OpenID address alone, as with many servers.
+    if (!mounted(ISSUER_WITH_A_PATH, blue, req, res)) {
+      main(req, res);
+    }
+  });
+  secured?.on('request', (req, res) => {
+    // And for this one at the OAuth address alone.
+    const inserted = req.url === `${INSERTED}${TLS_ISSUER_WITH_A_PATH}`;
+    if (inserted) {
+      req.url = `${TLS_ISSUER_WITH_A_PATH}${INSERTED}`;
+    } else if (req.url.includes('/.well-known/')) {
+      res.writeHead(404).end();
+      return;
+    }
+    if (!mounted(TLS_ISSUER_WITH_A_PATH, green, req, res)) {
+      main(req, res);
+    }
+  });
+  process.stdout.write(`${JSON.stringify({ issuers })}\n`);
+}
+
+function listening(server) {
+  // A pooled connection that Node closes after its 5 s would fail a slow test now and then.
+  server.keepAliveTimeout = 120_000;
+  return new Promise((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve(server.address().port));
   });
 }
 
-function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 600 }) {
+// oidc-provider learns the path it is under from the difference between the two URLs.
+function mounted(path, callback, req, res) {
+  if (!req.url.startsWith(`${path}/`)) {
+    return false;
+  }
+  req.originalUrl = req.url;
+  req.url = req.url.slice(path.length);
+  callback(req, res);
+  return true;
+}
+
+function signingKeys({ resources = {} }) {
+  const algorithms = new Set(['ES256', ...Object.values(resources).map(({ alg = 'RS256' }) => alg)]);
+  return [...algorithms].map((alg) => ({
+    ...KEY_PAIRS[alg]().privateKey.export({ format: 'jwk' }), alg, use: 'sig',
+  }));
+}
+
+function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 600 }, keys) {
   const resourceServers = new Map(
     Object.entries(resources).map(([identifier, resource]) => [
       identifier, resourceServer(resource),
     ]),
   );
-  const algorithms = new Set(['ES256']);
-  resourceServers.forEach(({ jwt }) => algorithms.add(jwt.sign.alg));
+  const ttl = (ctx, token) => token.resourceServer?.accessTokenTTL ?? tokenTtl;
 
   return {
+    assertJwtClientAuthClaimsAndHeader: (ctx, { aud }, header, { assertion_audience: only }) => {
+      const known = { issuer: ctx.oidc.issuer, token_endpoint: ctx.oidc.urlFor('token') };
+      if (only !== undefined && aud !== known[only]) {
+        throw new errors.InvalidClientAuth(`this client must write ${known[only]} as aud`);
+      }
+    },
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+      'tls_client_auth', 'self_signed_tls_client_auth', 'none',
+    ],
     clients: clients.map((client) => ({
       grant_types: ['client_credentials'],
       redirect_uris: [],
@@ -70,13 +142,25 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     // The default of 15 s keeps opaque tokens active after their `exp`.
     clockTolerance: 0,
     cookies: { keys: ['unused'] },
+    extraClientMetadata: { properties: ['assertion_audience'] },
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
       introspection: { enabled: true, allowedPolicy: () => true },
+      mTLS: {
+        enabled: true,
+        tlsClientAuth: true,
+        selfSignedTlsClientAuth: true,
+        getCertificate: certificateOf,
+        certificateAuthorized: (ctx) => ctx.socket.authorized,
+        certificateSubjectMatches: (ctx, property, expected) => (
+          property === 'tls_client_auth_san_dns'
+            && certificateOf(ctx).checkHost(expected, { subject: 'never' }) === expected
+        ),
+      },
       resourceIndicators: {
         enabled: true,
-        defaultResource: () => undefined,
+        defaultResource: (ctx, client, several) => several,
         getResourceServerInfo: (ctx, identifier) => {
           const known = resourceServers.get(identifier);
           if (known === undefined) {
@@ -93,14 +177,10 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     fetch: (url) => {
       throw new Error(`this server sends no requests, but was made to fetch ${url}`);
     },
-    jwks: {
-      keys: [...algorithms].map((alg) => ({
-        ...KEY_PAIRS[alg]().privateKey.export({ format: 'jwk' }), alg, use: 'sig',
-      })),
-    },
-    ttl: {
-      ClientCredentials: (ctx, token) => token.resourceServer?.accessTokenTTL ?? tokenTtl,
-    },
+    findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    jwks: { keys },
+    rotateRefreshToken: true,
+    ttl: { AccessToken: ttl, ClientCredentials: ttl, Grant: 3600, RefreshToken: 3600 },
   };
 }
 
@@ -114,8 +194,11 @@ function resourceServer({ scopes, format = 'jwt', alg = 'RS256', ttl, audience }
   };
 }
 
-function recordTokenRequests(provider) {
-  const ledger = [];
+function certificateOf(ctx) {
+  return ctx.socket.getPeerX509Certificate?.();
+}
+
+function recordTokenRequests(provider, ledger) {
   const entries = new WeakMap();
 
   provider.use(async (ctx, next) => {
@@ -128,13 +211,18 @@ function recordTokenRequests(provider) {
       }
       return;
     }
+    if (ctx.path === '/_grants') {
+      ctx.body = { refresh_token: await refreshToken(provider, JSON.parse(await text(ctx.req))) };
+      return;
+    }
     if (ctx.path !== '/token' || ctx.method !== 'POST') {
       await next();
       return;
     }
     // Entered on arrival, so that the order is that of the requests and not of the answers.
     const entry = {
-      form: {}, basic: false, client_id: null, status: null, error: null, error_description: null,
+      issuer: provider.issuer, form: {}, method: 'none', assertion: null, client_id: null,
+      status: null, error: null, error_description: null,
     };
     ledger.push(entry);
     entries.set(ctx, entry);
@@ -152,19 +240,65 @@ function recordTokenRequests(provider) {
   }
 }
 
+// What a user's consent in a browser would have led to.
+async function refreshToken(provider, { client_id: clientId, resources }) {
+  const accountId = 'alice';
+  const grant = new provider.Grant({ accountId, clientId });
+  for (const [resource, scope] of Object.entries(resources)) {
+    grant.addResourceScope(resource, scope);
+  }
+  return new provider.RefreshToken({
+    accountId,
+    client: await provider.Client.find(clientId),
+    grantId: await grant.save(),
+    gty: 'authorization_code',
+    resource: Object.keys(resources),
+    scope: Object.values(resources).join(' '),
+  }).save();
+}
+
 function tokenRequest(ctx) {
   const authorization = ctx.get('authorization');
   const body = ctx.oidc.body ?? {};
+  const assertion = decodedAssertion(body.client_assertion);
   return {
     form: Object.fromEntries(
       Object.entries(body)
         .filter(([name]) => !UNRECORDED.has(name))
         .map(([name, value]) => [name, [value].flat()]),
     ),
-    basic: /^basic /i.test(authorization),
+    method: methodOf(ctx, authorization, body, assertion),
+    assertion,
     client_id: ctx.oidc.client?.clientId ?? body.client_id ?? basicUser(authorization) ?? null,
     status: ctx.status,
   };
+}
+
+// By what the request carried, whatever the client is registered with.
+function methodOf(ctx, authorization, body, assertion) {
+  if (/^basic /i.test(authorization)) {
+    return 'client_secret_basic';
+  }
+  if (body.client_secret !== undefined) {
+    return 'client_secret_post';
+  }
+  if (body.client_assertion !== undefined) {
+    return assertion?.header.alg.startsWith('HS') ? 'client_secret_jwt' : 'private_key_jwt';
+  }
+  if (certificateOf(ctx)) {
+    return ctx.socket.authorized ? 'tls_client_auth' : 'self_signed_tls_client_auth';
+  }
+  return 'none';
+}
+
+function decodedAssertion(assertion) {
+  try {
+    const [header, claims] = assertion.split('.').slice(0, 2)
+      .map((part) => JSON.parse(Buffer.from(part, 'base64url')));
+    return { header, claims };
+  } catch {
+    return null;
+  }
 }
 
 function basicUser(authorization) {
