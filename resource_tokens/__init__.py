@@ -16,7 +16,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.guards import AsyncEgressGuard, EgressGuard
 from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost
-from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
@@ -35,6 +35,7 @@ __all__ = [
     "EgressBlockedError",
     "EgressGuard",
     "OAuthError",
+    "RefreshToken",
     "Resource",
     "ResourceMap",
     "ResourceTokenAuth",

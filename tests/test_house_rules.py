@@ -96,6 +96,7 @@ def test_the_public_names() -> None:
         "EgressBlockedError",
         "EgressGuard",
         "OAuthError",
+        "RefreshToken",
         "Resource",
         "ResourceMap",
         "ResourceTokenAuth",

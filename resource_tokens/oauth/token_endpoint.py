@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._httpx import http
-from resource_tokens.exceptions import AudienceMismatchError, OAuthError, TokenRequestError
+from resource_tokens.exceptions import (
+    AudienceMismatchError,
+    ConfigurationError,
+    OAuthError,
+    TokenRequestError,
+)
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
-from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.grants import Grant, is_refresh_token
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
@@ -30,7 +35,7 @@ from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
-__all__ = ["Identity", "Issued", "TokenRequest", "issued_token"]
+__all__ = ["Identity", "Issued", "TokenRequest", "issued_token", "settle"]
 
 
 class Identity(NamedTuple):
@@ -52,13 +57,14 @@ class TokenRequest:
 
     server: AuthorizationServer
     client_auth: ClientAuth
-    grant: ClientCredentials
+    grant: Grant
     resource: Resource
     scopes: frozenset[str]
     key: TokenKey = field(init=False)
     identity: Identity = field(init=False)
 
     def __post_init__(self) -> None:
+        self._check_grant()
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
         parts: list[str | bytes] = [
@@ -69,8 +75,9 @@ class TokenRequest:
             self.client_auth.fingerprint(),
             self.resource.expected_audience,
             self.resource.verify_audience,
+            self.grant.fingerprint(),
         ]
-        for name, value in self._unscoped():
+        for name, value in (("grant_type", self.grant.grant_type), *self._target()):
             parts += (name, value)
         object.__setattr__(self, "identity", Identity(self.resource.identifier, TokenKey.of(parts)))
         parts += ("scope", *sorted(self.scopes))
@@ -84,6 +91,7 @@ class TokenRequest:
             token_endpoint: Where it goes.
             now: Seconds since the epoch.
         """
+        presented = self.grant.parameters()
         proof = self.client_auth.authenticate(Recipient(self.server, token_endpoint, now))
         return HTTPRequest(
             "POST",
@@ -93,25 +101,65 @@ class TokenRequest:
                 "Content-Type": "application/x-www-form-urlencoded",
                 **proof.headers,
             },
-            urlencode((*self._parameters(), *proof.parameters)).encode("ascii"),
-            proof.secrets,
+            _form(
+                (
+                    ("grant_type", self.grant.grant_type),
+                    *presented,
+                    *self._target(),
+                    *self._scope(),
+                    *proof.parameters,
+                )
+            ),
+            (*proof.secrets, *_spellings(presented)),
             proof.certificate,
         )
 
-    def _unscoped(self) -> list[tuple[str, str]]:
-        return [
-            ("grant_type", self.grant.grant_type),
-            ("resource", self.resource.identifier),
-            *dict(self.resource.extra).items(),
-        ]
+    def _check_grant(self) -> None:
+        grant, resource = self.grant, self.resource.identifier
+        if grant.confidential and self.client_auth.method == "none":
+            raise ConfigurationError(
+                f"A public client cannot have a token for {resource!r} by {grant.grant_type!r} "
+                "(RFC 6749 4.4): anybody could ask in its name. Authenticate the client, or use "
+                "another grant."
+            )
+        # RFC 6749 10.4: a refresh token is shared "only among the authorization server and the
+        # client to whom the refresh tokens were issued".
+        if self.resource.server is not None and not grant.portable:
+            raise ConfigurationError(
+                f"{resource!r} names its own server=, and the grant {grant.grant_type!r} was "
+                "issued by another: it goes to the server of its auth object only. Use an auth "
+                "object of its own for that resource."
+            )
+        # RFC 6749 6: "The requested scope MUST NOT include any scope not originally granted".
+        if grant.scopes is not None and self.scopes - grant.scopes:
+            raise ConfigurationError(
+                f"The scopes {' '.join(sorted(self.scopes - grant.scopes))!r} for {resource!r} "
+                "are not among those granted with the refresh token. Get a new authorization "
+                "with them."
+            )
 
-    def _parameters(self) -> list[tuple[str, str]]:
-        parameters = self._unscoped()
+    def _target(self) -> list[tuple[str, str]]:
+        return [("resource", self.resource.identifier), *dict(self.resource.extra).items()]
+
+    def _scope(self) -> list[tuple[str, str]]:
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
-        if self.scopes:
-            parameters.append(("scope", " ".join(sorted(self.scopes))))
-        return parameters
+        return [("scope", " ".join(sorted(self.scopes)))] if self.scopes else []
+
+
+def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
+    pairs = (
+        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
+    )
+    return urlencode(tuple(pairs)).encode("ascii")
+
+
+def _spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
+    """
+    The secrets among parameters, as they are and as they are written in a form.
+    """
+    secrets = [value for _, value in parameters if isinstance(value, Secret)]
+    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
 
 
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
@@ -129,6 +177,34 @@ class Issued:
     token: AccessToken
     lifetime: timedelta
     remarks: tuple[Remark, ...]
+
+
+def settle(answer: HTTPAnswer, request: TokenRequest, secrets: tuple[Secret, ...]) -> bool:
+    """
+    Hand the refresh token in an answer to the grant of its request; to be called before the answer
+    is judged, as it replaces the one that was sent even if the rest is refused.
+
+    Args:
+        answer: What the token endpoint sent back.
+        request: What it was asked for.
+        secrets: The secrets of the request (`HTTPRequest.secrets`).
+
+    Returns:
+        Whether the grant has a new refresh token.
+
+    Raises:
+        TokenRequestError: If the new one could not be stored. The answer is then not to be used.
+    """
+    response = json_object(answer) if answer.status == 200 else None
+    if response is None or "error" in response or "access_token" not in response:
+        return False
+    # Wrapped before it is looked at: reporters of errors show the variables of a frame.
+    member = response.pop("refresh_token", None)
+    received = Secret(member if isinstance(member, str) else "")
+    del member
+    # Azure's instance metadata writes an empty string for none.
+    usable = is_refresh_token(received)
+    return request.grant.accept(received if usable else None, secrets, request.resource.identifier)
 
 
 def issued_token(
