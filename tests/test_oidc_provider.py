@@ -58,7 +58,7 @@ def provider() -> Iterator[OidcProvider]:
         OPAQUE: {"scopes": ["read"], "format": "opaque"},
         RENAMED: {"scopes": ["read"], "audience": "api-7"},
     }
-    with OidcProvider.start({"clients": clients, "resources": resources}) as running:
+    with OidcProvider({"clients": clients, "resources": resources}) as running:
         yield running
 
 

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from tests.servers.apis import Answer, LedgerApi, Seen, Sink
+from tests.servers.npm import find_node, installed_packages
 from tests.servers.oidc_provider import Config, OidcProvider
-from tests.servers.oidc_provider.install import find_node, installed_packages
 
 ORDERS = "urn:example:orders"
 BILLING = "urn:example:billing"
@@ -54,7 +54,7 @@ def shared_provider() -> Iterator[OidcProvider]:
     """
     One server for all tests: starting it is what takes the time.
     """
-    with OidcProvider.start(CONFIG) as provider:
+    with OidcProvider(CONFIG) as provider:
         yield provider
 
 
@@ -390,7 +390,7 @@ class TestOidcProvider:
         """
         Nothing is left after `stop`, and a second one is harmless.
         """
-        provider = OidcProvider.start({"clients": [], "resources": {}})
+        provider = OidcProvider({"clients": [], "resources": {}})
         port = urlsplit(provider.issuer).port
         assert port is not None
         assert is_listening(port)
@@ -409,7 +409,7 @@ class TestOidcProvider:
         """
         script = (
             "import sys; from tests.servers.oidc_provider import OidcProvider;"
-            "provider = OidcProvider.start({'clients': [], 'resources': {}});"
+            "provider = OidcProvider({'clients': [], 'resources': {}});"
             "print(provider.issuer, flush=True); sys.stdin.read()"
         )
         with subprocess.Popen(
@@ -440,7 +440,7 @@ class TestOidcProvider:
         }
 
         with pytest.raises(RuntimeError, match="invalid client_secret value"):
-            OidcProvider.start(config)
+            OidcProvider(config)
 
     def test_node_without_one_on_path(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -453,7 +453,8 @@ class TestOidcProvider:
         node = find_node()
 
         assert Path(node.node).is_file()
-        assert (installed_packages(node) / "node_modules" / "oidc-provider").is_dir()
+        packages = installed_packages(node, Path(__file__).with_name("oidc_provider"))
+        assert (packages / "node_modules" / "oidc-provider").is_dir()
 
 
 class TestLedgerApi:

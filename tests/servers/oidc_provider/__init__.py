@@ -3,21 +3,15 @@ node-oidc-provider as a strict RFC 8707 authorization server on a loopback port.
 """
 
 import json
-import queue
-import subprocess
-import tempfile
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, NotRequired, Self, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
+from tests.servers.child import ChildServer
 from tests.servers.loopback import fetch_json, post_form, send
-from tests.servers.oidc_provider.install import find_node, installed_packages
+from tests.servers.npm import find_node, installed_packages
 
-_SERVER = Path(__file__).with_name("server.mjs")
-
+_HERE = Path(__file__).resolve().parent
 
 AuthMethod = Literal[
     "client_secret_basic",
@@ -131,9 +125,11 @@ class TokenRequest(TypedDict):
     error_description: str | None
 
 
-class OidcProvider:
+class OidcProvider(ChildServer):
     """
-    A running server. Get one from `start`, and `stop` it or use it as a context manager.
+    A running server; a context manager that stops it.
+
+    Its first start in a checkout installs the npm packages.
 
     Attributes:
         issuer: The main one.
@@ -142,57 +138,17 @@ class OidcProvider:
             OAuth address alone.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
-        self._process = process
-        self._stderr = stderr
-        self.issuer = ""
-        self.issuer_with_a_path = ""
-        self.tls_issuer_with_a_path = ""
-        self.token_endpoint = ""
-        self.jwks_uri = ""
-        self.introspection_endpoint = ""
-        self.revocation_endpoint = ""
-
-    @classmethod
-    def start(cls, config: Config, *, timeout: float = 30) -> Self:
-        """
-        Start one on a free port and wait until it answers.
-
-        The first call in a checkout installs the npm packages, which the timeout does not cover.
-
-        Raises:
-            RuntimeError: It did not come up; what it said on stderr is in the message.
-        """
+    def __init__(self, config: Config) -> None:
         node = find_node()
-        # A file, because a pipe that nobody reads would block the server once full.
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        process = subprocess.Popen(
-            [node.node, str(_SERVER), str(installed_packages(node))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
-        server = cls(process, stderr)
-        try:
-            server._become_ready(config, time.monotonic() + timeout)
-        except BaseException:
-            server.stop()
-            raise
-        return server
-
-    @property
-    def pid(self) -> int:
-        """
-        The process id of the server.
-        """
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """
-        Whether its process is still there.
-        """
-        return self._process.poll() is None
+        packages = installed_packages(node, _HERE)
+        super().__init__([node.node, str(_HERE / "server.mjs"), str(packages)], config)
+        self.issuer, self.issuer_with_a_path, *more = self.ready["issuers"]
+        self.tls_issuer_with_a_path = "".join(more)
+        metadata = fetch_json(f"{self.issuer}/.well-known/openid-configuration")
+        self.token_endpoint: str = metadata["token_endpoint"]
+        self.jwks_uri: str = metadata["jwks_uri"]
+        self.introspection_endpoint: str = metadata["introspection_endpoint"]
+        self.revocation_endpoint: str = metadata["revocation_endpoint"]
 
     def ledger(self) -> list[TokenRequest]:
         """
@@ -233,80 +189,3 @@ class OidcProvider:
         """
         form = {"token": token, "client_id": client_id, "client_secret": client_secret}
         post_form(self.revocation_endpoint, form)
-
-    def stop(self) -> None:
-        """
-        End the process. A second call is harmless.
-        """
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            if stream is not None:
-                stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _become_ready(self, config: Config, deadline: float) -> None:
-        assert self._process.stdin is not None
-        try:
-            # Over stdin, because a command line shows the secrets to everyone on the machine.
-            # It stays open: the server ends when it closes, so it cannot outlive us.
-            self._process.stdin.write(json.dumps(config).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._failure("ended at once") from None
-
-        line = self._first_line(deadline)
-        if not line:
-            raise self._failure("ended before it was ready")
-        self.issuer, self.issuer_with_a_path, *more = json.loads(line)["issuers"]
-        self.tls_issuer_with_a_path = "".join(more)
-
-        metadata = self._metadata(deadline)
-        self.token_endpoint = metadata["token_endpoint"]
-        self.jwks_uri = metadata["jwks_uri"]
-        self.introspection_endpoint = metadata["introspection_endpoint"]
-        self.revocation_endpoint = metadata["revocation_endpoint"]
-
-    def _first_line(self, deadline: float) -> bytes:
-        stdout = self._process.stdout
-        assert stdout is not None
-        lines: queue.Queue[bytes] = queue.Queue()
-        threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
-        try:
-            return lines.get(timeout=max(0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise self._failure("did not say in time where it listens") from None
-
-    def _metadata(self, deadline: float) -> dict[str, str]:
-        while True:
-            try:
-                metadata: dict[str, str] = fetch_json(
-                    f"{self.issuer}/.well-known/openid-configuration", timeout=2
-                )
-            except OSError as error:
-                if time.monotonic() > deadline or not self.running:
-                    raise self._failure(f"served no discovery document ({error})") from error
-                time.sleep(0.02)
-            else:
-                return metadata
-
-    def _failure(self, what: str) -> RuntimeError:
-        self._process.kill()
-        status = self._process.wait()
-        self._stderr.seek(0)
-        stderr = self._stderr.read().decode(errors="replace")
-        return RuntimeError(f"oidc-provider {what} (exit status {status}). It said:\n{stderr}")

@@ -1,5 +1,5 @@
 """
-Node and the npm packages of the server: found on this machine, or installed once per lock file.
+Node and the npm packages of test servers: found on this machine, or installed once per lock file.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
-_CACHE = _HERE.parents[2] / ".cache" / "oidc-provider"
+__all__ = ["Node", "find_node", "installed_packages"]
+
+_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "npm"
 _MANIFEST = ("package.json", "package-lock.json", ".npmrc")
 _OLDEST_NODE = 22
 
@@ -39,12 +40,16 @@ def find_node() -> Node:
     return _node_from_wheel()
 
 
-def installed_packages(node: Node) -> Path:
+def installed_packages(node: Node, manifest: Path) -> Path:
     """
-    A folder whose `node_modules` is what package-lock.json says, installed if it is not there yet.
+    A folder whose `node_modules` is what a lock file says, installed if it is not there yet.
+
+    Args:
+        node: What installs them.
+        manifest: The folder with package.json, package-lock.json and .npmrc.
     """
-    lock_digest = hashlib.sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()
-    folder = _CACHE / lock_digest[:16]
+    lock_digest = hashlib.sha256((manifest / "package-lock.json").read_bytes()).hexdigest()
+    folder = _CACHE / f"{manifest.name}-{lock_digest[:16]}"
     complete = folder / "complete"
     if complete.exists():
         return folder
@@ -53,7 +58,7 @@ def installed_packages(node: Node) -> Path:
     (_CACHE / ".gitignore").write_text("*\n")
     with _exclusive(_CACHE / "lock.sqlite3"):
         if not complete.exists():
-            _install(node, folder)
+            _install(node, manifest, folder)
             complete.touch()
     return folder
 
@@ -88,11 +93,11 @@ def _exclusive(path: Path) -> Iterator[None]:
         connection.close()
 
 
-def _install(node: Node, folder: Path) -> None:
+def _install(node: Node, manifest: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in _MANIFEST:
-        shutil.copyfile(_HERE / name, folder / name)
+        shutil.copyfile(manifest / name, folder / name)
     npm_ci = subprocess.run(
         [*node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         cwd=folder,
@@ -105,4 +110,4 @@ def _install(node: Node, folder: Path) -> None:
         check=False,
     )
     if npm_ci.returncode != 0:
-        raise RuntimeError(f"`npm ci` failed for the packages of oidc-provider:\n{npm_ci.stdout}")
+        raise RuntimeError(f"`npm ci` failed for {manifest.name}:\n{npm_ci.stdout}")
