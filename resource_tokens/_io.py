@@ -12,13 +12,16 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cachetools import LRUCache
+
 from resource_tokens._httpx import http
+from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import Waiter
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -31,7 +34,16 @@ T = TypeVar("T")
 class SendError(Exception):
     """
     A request to an authorization server that got no whole answer. Its text is safe to show.
+
+    Attributes:
+        sent: Whether the request may have reached the server.
+        passing: Whether another try may go better.
     """
+
+    def __init__(self, text: str, *, sent: bool = True, passing: bool = True) -> None:
+        super().__init__(text)
+        self.sent = sent
+        self.passing = passing
 
 
 class IO(Waiter, Protocol):
@@ -39,14 +51,21 @@ class IO(Waiter, Protocol):
     The two colours' common face: to wait, and to send.
     """
 
-    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
+    async def send(
+        self, request: HTTPRequest, server: AuthorizationServer, limit: float
+    ) -> HTTPAnswer:
         """
-        Send one request and read its whole answer, without redirects.
+        Send one request and read its whole answer within `limit` seconds, without redirects.
 
         Raises:
             SendError: If there was no whole answer in time, or too much of it.
         """
         ...
+
+    async def sleep(self, seconds: float) -> None:
+        """
+        Wait before another try.
+        """
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -74,25 +93,31 @@ class BlockingIO:
     def __init__(self) -> None:
         self._tls = _TLSContexts()
 
-    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
-        deadline = _Deadline(server.timeout)
+    async def send(
+        self, request: HTTPRequest, server: AuthorizationServer, limit: float
+    ) -> HTTPAnswer:
+        deadline = _Deadline(limit)
         try:
             with (
                 deadline,
-                http.Client(**self._tls.options(server)) as client,
+                http.Client(**self._tls.options(server, request, limit)) as client,
                 client.stream(**_arguments(request), extensions={"trace": deadline}) as response,
             ):
                 body = _Body(response)
                 for chunk in response.iter_raw():
                     body.add(chunk)
                     if body.too_large:
-                        raise SendError(_TOO_LARGE)
+                        raise _too_large()
                 return body.answer()
         except _FAILURES as error:
-            failure = _describe(error)
+            failure = _send_error(error)
         if deadline.passed():
-            failure = _too_late(server)
-        raise SendError(failure)
+            failure = _too_late(limit)
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        # For threads: no event loop waits here.
+        time.sleep(seconds)  # noqa: ASYNC251
 
     async def wait(self, future: Future[Any], limit: float) -> None:
         with suppress(CancelledError, TimeoutError):
@@ -109,15 +134,17 @@ class AsyncIO:
     def __init__(self) -> None:
         self._tls = _TLSContexts()
 
-    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
+    async def send(
+        self, request: HTTPRequest, server: AuthorizationServer, limit: float
+    ) -> HTTPAnswer:
         # Local: httpx itself imports anyio only when it is first used.
         import anyio
 
-        failure = _too_late(server)
-        with anyio.move_on_after(server.timeout.total_seconds()) as scope:
+        failure = _too_late(limit)
+        with anyio.move_on_after(limit) as scope:
             try:
                 async with (
-                    http.AsyncClient(**self._tls.options(server)) as client,
+                    http.AsyncClient(**self._tls.options(server, request, limit)) as client,
                     client.stream(**_arguments(request)) as response,
                 ):
                     body = _Body(response)
@@ -127,12 +154,17 @@ class AsyncIO:
                             # Not left by raising here: that would leave httpx's own generators
                             # unfinished, which trio reports.
                             scope.cancel()
-                            failure = _TOO_LARGE
+                            failure = _too_large()
                     if not body.too_large:
                         return body.answer()
             except _FAILURES as error:
-                failure = _describe(error)
-        raise SendError(failure)
+                failure = _send_error(error)
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        import anyio
+
+        await anyio.sleep(seconds)
 
     async def wait(self, future: Future[Any], limit: float) -> None:
         import anyio
@@ -164,21 +196,35 @@ def _call_soon_threadsafe() -> Callable[[Callable[[], object]], object]:
 
 class _TLSContexts:
     """
-    Client options, with one TLS context per server: loading certificates takes milliseconds.
+    Client options, with one TLS context per server and client certificate: loading certificates
+    takes milliseconds.
     """
 
     def __init__(self) -> None:
-        self._contexts: dict[AuthorizationServer, ssl.SSLContext] = {}
+        self._contexts: LRUCache[Hashable, ssl.SSLContext] = LRUCache(64)  # guarded by _lock
+        self._lock = SafeLock()
 
-    def options(self, server: AuthorizationServer) -> dict[str, Any]:
-        context = self._contexts.get(server)
+    def options(
+        self, server: AuthorizationServer, request: HTTPRequest, limit: float
+    ) -> dict[str, Any]:
+        certificate = request.certificate
+        # A certificate that was replaced is another one, under the same name.
+        changed = [Path(file).stat().st_mtime_ns for file in certificate or ()]
+        key = (server, certificate, *changed)
+        with self._lock:
+            context = self._contexts.get(key)
         if context is None:
             context = _tls_context(server)
-            self._contexts[server] = context
+            if certificate is not None:
+                if context is server.verify:
+                    raise SendError(_OWN_CONTEXT, sent=False, passing=False)
+                context.load_cert_chain(certificate.certificate, certificate.key)
+            with self._lock:
+                self._contexts[key] = context
         return {
             "verify": context,
             "proxy": server.proxy,
-            "timeout": server.timeout.total_seconds(),
+            "timeout": limit,
             "trust_env": server.trust_env,
             "follow_redirects": False,
         }
@@ -233,9 +279,9 @@ class _Deadline:
     another thread when the time is up.
     """
 
-    def __init__(self, limit: timedelta) -> None:
-        self._ends_at = time.monotonic() + limit.total_seconds()
-        self._timer = threading.Timer(limit.total_seconds(), self._shut_down)
+    def __init__(self, limit: float) -> None:
+        self._ends_at = time.monotonic() + limit
+        self._timer = threading.Timer(limit, self._shut_down)
         self._timer.daemon = True
         self._stream: Any = None
 
@@ -263,21 +309,37 @@ class _Deadline:
         self._timer.cancel()
 
 
-def _describe(error: Exception) -> str:
-    # The error itself is not chained: it holds the request, and with it the credentials.
+def _send_error(error: Exception) -> SendError:
+    # A new one, not chained: the error itself holds the request, and with it the credentials.
     if isinstance(error, SendError):
-        return str(error)
+        return SendError(str(error), sent=error.sent, passing=error.passing)
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
     # What trio or a TLS library said is further down.
-    told: BaseException = error
-    while not str(told) and (cause := told.__cause__ or told.__context__) is not None:
-        told = cause
-    return f"{type(told).__name__}: {told}"
+    told = next((cause for cause in causes if str(cause)), error)
+    return SendError(
+        f"{type(told).__name__}: {told}",
+        sent=not isinstance(error, _NEVER_SENT),
+        passing=not any(isinstance(cause, _FINAL) for cause in causes),
+    )
 
 
-def _too_late(server: AuthorizationServer) -> str:
-    return f"no whole answer within {server.timeout.total_seconds():g} s"
+def _too_late(limit: float) -> SendError:
+    return SendError(f"no whole answer within {limit:.3g} s")
+
+
+def _too_large() -> SendError:
+    return SendError(f"the answer is larger than {_MAX_BODY // 1024} KiB", passing=False)
 
 
 _MAX_BODY = 64 * 1024
 _TOO_LARGE = f"the answer is larger than {_MAX_BODY // 1024} KiB"
+_OWN_CONTEXT = (
+    "an SSLContext in verify= is not given a client certificate, since others may use it: load "
+    "the certificate into it, or give verify= the path of a CA bundle"
+)
+_NEVER_SENT = (http.ConnectError, http.ConnectTimeout, http.ProxyError)
+# What is wrong with the configuration is wrong the next time as well.
+_FINAL = (ssl.SSLCertVerificationError, http.InvalidURL, http.UnsupportedProtocol, ValueError)
 _FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, ValueError, SendError)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from datetime import timedelta
 from types import new_class
 from typing import TYPE_CHECKING, Any, Literal
 
 from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
-from resource_tokens.cache import TokenCache, steady_clock
+from resource_tokens.cache import TokenCache, seconds_of, steady_clock
 from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
@@ -104,6 +105,8 @@ class ResourceTokenAuth(_Auth):
         self.resources = self.cache.resources
         self._unmapped = unmapped
         self._scopes: frozenset[str] | None = None
+        self._min_ttl = timedelta()
+        self._min_seconds = 0.0
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
@@ -118,6 +121,36 @@ class ResourceTokenAuth(_Auth):
         view._scopes = parse_scopes(" ".join(scopes))
         return view
 
+    def with_min_ttl(self, min_ttl: timedelta) -> ResourceTokenAuth:
+        """
+        A light view whose tokens are good for this long at least: `auth=` for a long upload. It
+        shares the cache.
+        """
+        view = copy.copy(self)
+        view._min_ttl, view._min_seconds = min_ttl, seconds_of(min_ttl)
+        return view
+
+    def prefetch(self, urls: Iterable[AnyURL] | None = None) -> None:
+        """
+        Get the tokens of many destinations before they are needed, at most four at a time from
+        each authorization server.
+
+        Args:
+            urls: The destinations; all that are mapped by default.
+
+        Raises:
+            UnmappedDestinationError: If no resource is mapped to a URL; then nothing is sent.
+            ExceptionGroup: With a `TokenRequestError` or `AudienceMismatchError` for each token
+                that could not be had, after all of them were tried.
+        """
+        self.cache.prefetch(self._all_mapped(urls), self._scopes)
+
+    async def aprefetch(self, urls: Iterable[AnyURL] | None = None) -> None:
+        """
+        The same as `prefetch`, without blocking the event loop.
+        """
+        await self.cache.aprefetch(self._all_mapped(urls), self._scopes)
+
     def token_for(self, url: AnyURL) -> AccessToken:
         """
         The token for a destination, for clients that are not httpx (gRPC, websockets).
@@ -130,13 +163,13 @@ class ResourceTokenAuth(_Auth):
             TokenRequestError: If the authorization server gave no token.
             AudienceMismatchError: If it gave one for something else.
         """
-        return self.cache.get(self._mapped(url), self._scopes)
+        return self.cache.get(self._mapped(url), self._scopes, min_ttl=self._min_ttl)
 
     async def atoken_for(self, url: AnyURL) -> AccessToken:
         """
         The same as `token_for`, without blocking the event loop.
         """
-        return await self.cache.aget(self._mapped(url), self._scopes)
+        return await self.cache.aget(self._mapped(url), self._scopes, min_ttl=self._min_ttl)
 
     def close(self) -> None:
         """
@@ -165,8 +198,8 @@ class ResourceTokenAuth(_Auth):
         if asked is None:
             yield request
             return
-        warm = self.cache._cached(asked)
-        shown = warm or self.cache._acquire(asked)
+        warm = self.cache._cached(asked, self._min_seconds)
+        shown = warm or self.cache._acquire(asked, self._min_seconds)
         guard.show(request, asked, shown.token)
         try:
             response = yield request
@@ -188,8 +221,8 @@ class ResourceTokenAuth(_Auth):
         if asked is None:
             yield request
             return
-        warm = self.cache._cached(asked)
-        shown = warm or await self.cache._aacquire(asked)
+        warm = self.cache._cached(asked, self._min_seconds)
+        shown = warm or await self.cache._aacquire(asked, self._min_seconds)
         guard.show(request, asked, shown.token)
         try:
             response = yield request
@@ -201,6 +234,9 @@ class ResourceTokenAuth(_Auth):
                     guard.witness((yield request))
         finally:
             guard.retire()
+
+    def _all_mapped(self, urls: Iterable[AnyURL] | None) -> list[Resource] | None:
+        return None if urls is None else [self._mapped(url) for url in urls]
 
     def _mapped(self, url: AnyURL) -> Resource:
         if isinstance(url, str):

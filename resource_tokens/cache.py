@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import lru_cache, partial
 
-from resource_tokens._acquire import Acquirer, Surroundings
+from resource_tokens._acquire import AT_A_TIME, Acquirer, Surroundings
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent
-from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -22,7 +24,7 @@ from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken
 
-__all__ = ["TokenCache", "steady_clock"]
+__all__ = ["TokenCache", "seconds_of", "steady_clock"]
 
 
 def steady_clock() -> float:
@@ -91,7 +93,13 @@ class TokenCache:
         # Building a request hashes its key; a warm request must not pay for that.
         self._built = lru_cache(maxsize=4096)(self._build_request)
 
-    def get(self, resource: Resource | str, scopes: Iterable[str] | None = None) -> AccessToken:
+    def get(
+        self,
+        resource: Resource | str,
+        scopes: Iterable[str] | None = None,
+        *,
+        min_ttl: timedelta = timedelta(),
+    ) -> AccessToken:
         """
         The token for a resource: from the cache, or asked for now.
 
@@ -99,23 +107,91 @@ class TokenCache:
             resource: A `Resource`, or the identifier of a configured one. Where none are
                 configured, any identifier.
             scopes: The scopes to ask for instead of the resource's own.
+            min_ttl: How long the token must be good for, at least. One that is good for less is
+                replaced, however fresh it is.
 
         Raises:
-            TokenRequestError: If the authorization server gave none.
+            TokenRequestError: If the authorization server gave none, or none that is good for as
+                long as `min_ttl`.
             AudienceMismatchError: If it gave one for something else.
             ConfigurationError: If the identifier is not that of one configured resource.
         """
-        request = self._request_for(resource, scopes)
-        return (self._cached(request) or self._acquire(request)).token
+        request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
+        return (self._cached(request, seconds) or self._acquire(request, seconds)).token
 
     async def aget(
-        self, resource: Resource | str, scopes: Iterable[str] | None = None
+        self,
+        resource: Resource | str,
+        scopes: Iterable[str] | None = None,
+        *,
+        min_ttl: timedelta = timedelta(),
     ) -> AccessToken:
         """
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
-        request = self._request_for(resource, scopes)
-        return (self._cached(request) or await self._aacquire(request)).token
+        request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
+        return (self._cached(request, seconds) or await self._aacquire(request, seconds)).token
+
+    def prefetch(
+        self,
+        resources: Iterable[Resource | str] | None = None,
+        scopes: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Get the tokens of many resources before they are needed, a few at a time from each server.
+
+        Args:
+            resources: As for `get`; all configured ones by default.
+            scopes: As for `get`.
+
+        Raises:
+            ExceptionGroup: With a `TokenRequestError` or `AudienceMismatchError` for each token
+                that could not be had, after all of them were tried.
+            ConfigurationError: If an identifier is not that of one configured resource.
+        """
+        wanted, errors = self._wanted(resources, scopes), list[ResourceTokensError]()
+        todo = iter(wanted)
+
+        def work() -> None:
+            for request in todo:
+                try:
+                    self._acquire(request)
+                except ResourceTokensError as error:
+                    errors.append(error)
+
+        with ThreadPoolExecutor(_workers(wanted), "resource_tokens prefetch") as pool:
+            try:
+                for worker in [pool.submit(work) for _ in range(_workers(wanted))]:
+                    worker.result()
+            finally:
+                # Interrupted, the workers stop after what they are at.
+                wanted.clear()
+        _raise_all(errors)
+
+    async def aprefetch(
+        self,
+        resources: Iterable[Resource | str] | None = None,
+        scopes: Iterable[str] | None = None,
+    ) -> None:
+        """
+        The same as `prefetch`, without blocking the event loop (asyncio or trio).
+        """
+        import anyio
+
+        wanted, errors = self._wanted(resources, scopes), list[ResourceTokensError]()
+        todo = iter(wanted)
+
+        async def work() -> None:
+            for request in todo:
+                try:
+                    await self._aacquire(request)
+                except ResourceTokensError as error:
+                    errors.append(error)
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(_workers(wanted)):
+                workers.start_soon(work)
+        _raise_all(errors)
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
@@ -126,10 +202,8 @@ class TokenCache:
         Returns:
             How many were dropped.
         """
-        identifier = resource.identifier if isinstance(resource, Resource) else resource
-        self._acquirer.forget_refusals(identifier)
-        return self._store.forget(
-            lambda cached: identifier is None or cached.token.resource == identifier
+        return self._acquirer.forget(
+            resource.identifier if isinstance(resource, Resource) else resource
         )
 
     def close(self) -> None:
@@ -149,29 +223,37 @@ class TokenCache:
             scopes = tuple(scopes)
         return self._built(resource, scopes)
 
+    def _wanted(
+        self, resources: Iterable[Resource | str] | None, scopes: Iterable[str] | None
+    ) -> list[TokenRequest]:
+        if resources is None:
+            resources = [resource for _, resource in self.resources]
+        requests = [self._request_for(resource, scopes) for resource in resources]
+        return list({request.key: request for request in requests}.values())
+
     def _identity(self, resource: Resource) -> Identity:
         """
         What the tokens of a resource are for.
         """
         return self._built(resource, None).identity
 
-    def _cached(self, request: TokenRequest) -> CachedToken | None:
+    def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
-        The token to present now, if it is there. Never waits.
+        The token to present now, if it is there and good for `min_ttl` seconds. Never waits.
         """
-        return self._acquirer.cached(request)
+        return self._acquirer.cached(request, min_ttl)
 
-    def _acquire(self, request: TokenRequest) -> CachedToken:
+    def _acquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
         The token to present, asked for if need be. Raises as `get`.
         """
-        return run_to_end(self._acquirer.acquire(request, self._blocking))
+        return run_to_end(self._acquirer.acquire(request, self._blocking, min_ttl))
 
-    async def _aacquire(self, request: TokenRequest) -> CachedToken:
+    async def _aacquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
         The same as `_acquire`, without blocking the event loop.
         """
-        return await self._acquirer.acquire(request, self._async)
+        return await self._acquirer.acquire(request, self._async, min_ttl)
 
     def _renew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
         """
@@ -211,3 +293,27 @@ class TokenCache:
 
     def __repr__(self) -> str:
         return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"
+
+
+def seconds_of(min_ttl: timedelta) -> float:
+    """
+    A `min_ttl` in seconds.
+
+    Raises:
+        ConfigurationError: If it is no length of time.
+    """
+    if not isinstance(min_ttl, timedelta) or min_ttl < timedelta():
+        raise ConfigurationError(
+            f"min_ttl={min_ttl!r}: give a timedelta, such as timedelta(minutes=10)."
+        )
+    return min_ttl.total_seconds()
+
+
+def _workers(wanted: Collection[TokenRequest]) -> int:
+    servers = {request.server for request in wanted}
+    return max(1, min(len(wanted), AT_A_TIME * len(servers)))
+
+
+def _raise_all(errors: list[ResourceTokensError]) -> None:
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} tokens could not be had", errors)

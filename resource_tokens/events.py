@@ -17,6 +17,7 @@ EventName = Literal[
     "token_issued",
     "token_refreshed",
     "token_request_failed",
+    "token_request_retried",
     "token_rejected",
     "token_withheld",
     "egress_blocked",

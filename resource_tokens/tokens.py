@@ -127,20 +127,29 @@ class Freshness:
         requested_at: When the token request was sent; its lifetime counts from here.
         soft_at: From here on it is refreshed ahead, and nobody waits.
         hard_at: From here on it is not presented any more.
+        requested_wall: `requested_at` by the wall clock.
     """
 
     requested_at: float
     soft_at: float
     hard_at: float
+    requested_wall: float
 
     @classmethod
-    def of(cls, lifetime: timedelta, requested_at: float, draw: Callable[[], float]) -> Freshness:
+    def of(
+        cls,
+        lifetime: timedelta,
+        requested_at: float,
+        requested_wall: float,
+        draw: Callable[[], float],
+    ) -> Freshness:
         """
         The windows of a token.
 
         Args:
             lifetime: How long the server said it lives.
             requested_at: When it was asked for.
+            requested_wall: The same by the wall clock, in seconds since the epoch.
             draw: A uniform random number from 0 to 1. It moves the refresh earlier, never later,
                 so that a fleet started together does not refresh together.
         """
@@ -151,7 +160,25 @@ class Freshness:
             requested_at=requested_at,
             soft_at=requested_at + seconds - window,
             hard_at=requested_at + seconds - margin,
+            requested_wall=requested_wall,
         )
+
+    @property
+    def longest(self) -> float:
+        """
+        The seconds from asking for it to its hard margin.
+        """
+        return self.hard_at - self.requested_at
+
+    def now(self, clock: float, wall: float) -> float:
+        """
+        What time it is for this token: the later of two clocks.
+
+        A machine that is frozen and thawed (AWS Lambda, a snapshot) can keep its steady clock
+        standing, and a wall clock can be set back. A token that is asked for too early costs one
+        request, one that is shown too late costs a refusal.
+        """
+        return max(clock, self.requested_at + wall - self.requested_wall)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from resource_tokens._acquire import Acquirer, Surroundings, in_daemon_thread
 from resource_tokens._io import SendError, run_to_end
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events
-from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
+from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest, retry_after
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.tokens import AccessToken
@@ -42,28 +42,38 @@ class Scripted:
     An I/O that never suspends: it answers from a script, and from a counter when that is empty.
     """
 
+    clock: Clock
     blocking: bool = True
     lifetime: float = 3600
     script: list[Any] = field(default_factory=list)
     sent: list[HTTPRequest] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
 
-    async def send(self, request: HTTPRequest, _server: AuthorizationServer) -> HTTPAnswer:
+    async def send(
+        self, request: HTTPRequest, _server: AuthorizationServer, limit: float
+    ) -> HTTPAnswer:
         self.sent.append(request)
+        self.limits.append(limit)
         step: Any = self.script.pop(0) if self.script else {}
         if isinstance(step, Exception):
             raise step
         if callable(step):
             step = step()
-        status = step.pop("status", 200)
+        status, headers = step.pop("status", 200), step.pop("headers", {})
         body = {
             "access_token": f"token-{len(self.sent)}",
             "token_type": "Bearer",
             "expires_in": self.lifetime,
         }
-        return HTTPAnswer(status, {}, json.dumps(body | step).encode())
+        return HTTPAnswer(status, headers, json.dumps(body | step).encode())
 
-    async def wait(self, _future: Future[Any], _limit: float) -> None:
-        raise AssertionError("nothing to wait for in one thread")
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+
+    async def wait(self, future: Future[Any], _limit: float) -> None:
+        assert future.done(), "nothing to wait for in one thread"
 
 
 class Bench:
@@ -73,7 +83,7 @@ class Bench:
 
     def __init__(self, *, draw: float = 0.0) -> None:
         self.clock = Clock()
-        self.io = Scripted()
+        self.io = Scripted(self.clock)
         self.events: list[TokenEvent] = []
         self.spawned: list[Callable[[], None]] = []
         self.store = MemoryTokenStore()
@@ -95,8 +105,8 @@ class Bench:
         while self.spawned:
             self.spawned.pop(0)()
 
-    def get(self, request: TokenRequest | None = None) -> AccessToken:
-        return run_to_end(self.acquirer.acquire(request or REQUEST, self.io)).token
+    def get(self, request: TokenRequest | None = None, min_ttl: float = 0.0) -> AccessToken:
+        return run_to_end(self.acquirer.acquire(request or REQUEST, self.io, min_ttl)).token
 
     def renew(self, rejected: AccessToken) -> AccessToken | None:
         renewed = run_to_end(self.acquirer.renew(REQUEST, rejected, self.io))
@@ -148,7 +158,7 @@ def test_the_hard_margin_is_never_crossed(bench: Bench) -> None:
     """
     bench.get()
     bench.clock.advance(3570)
-    bench.io.script = [SendError("connection refused")]
+    bench.io.script = [SendError("connection refused")] * 3
 
     with pytest.raises(TokenRequestError, match="connection refused"):
         bench.get()
@@ -186,7 +196,7 @@ def test_backoff_is_bounded_and_reset_by_a_success() -> None:
     """
     bench = Bench(draw=1.0)
     for _ in range(12):
-        bench.io.script = [SendError("no")]
+        bench.io.script = [SendError("no")] * 3
         with pytest.raises(TokenRequestError):
             bench.get()
     cool_down = bench.acquirer._cool_downs[REQUEST.key]
@@ -231,14 +241,15 @@ def test_refusals_are_remembered_longer_each_time_up_to_a_minute() -> None:
 
 def test_trouble_that_may_pass_is_not_remembered_for_callers(bench: Bench) -> None:
     """
-    A 503 is no verdict: whoever has no token asks again.
+    An outage is no verdict: whoever has no token asks again.
     """
-    bench.io.script = [{"status": 503}, {"status": 400, "error": "temporarily_unavailable"}]
+    bench.io.script = [SendError("no route")] * 3
+    bench.io.script += [{"status": 400, "error": "temporarily_unavailable"}]
     for _ in range(2):
         with pytest.raises(TokenRequestError):
             bench.get()
 
-    assert "token-3" == bench.get().reveal()
+    assert "token-5" == bench.get().reveal()
 
 
 def test_a_refusal_of_a_refresh_never_replaces_a_live_token(bench: Bench) -> None:
@@ -449,7 +460,7 @@ def test_a_failed_renewal_costs_nothing(bench: Bench) -> None:
     P8: the token stays where it was.
     """
     first = bench.get()
-    bench.io.script = [SendError("down")]
+    bench.io.script = [SendError("down")] * 3
 
     assert bench.renew(first) is None
     assert first == bench.get()
@@ -543,3 +554,321 @@ def test_credentials_of_two_clients_do_not_share(bench: Bench) -> None:
     wrong = bench.get(asked(server=ENDPOINT, client_auth=ClientSecretBasic("id", "other")))
 
     assert right != wrong
+
+
+def test_a_request_that_failed_on_the_way_is_sent_again_while_somebody_waits() -> None:
+    """
+    Rule 8: network errors and 5xx, with backoff, within the server's timeout.
+    """
+    bench = Bench(draw=1.0)
+    bench.io.script = [SendError("reset"), {"status": 502}]
+
+    assert "token-3" == bench.get().reveal()
+    assert [0.25, 0.5] == bench.io.slept
+    assert [10.0, 9.75, 9.25] == bench.io.limits
+    assert ["token_request_retried", "token_request_retried", "token_issued"] == bench.names()
+
+
+def test_a_request_that_keeps_failing_is_given_up(bench: Bench) -> None:
+    """
+    Rule 8, P10: three tries, and one error that says what happened.
+    """
+    bench.io.script = [SendError("connection refused")] * 9
+
+    with pytest.raises(TokenRequestError, match="connection refused") as caught:
+        bench.get()
+    assert 3 == len(bench.io.sent)
+    assert "urn:x:a" == caught.value.resource
+
+
+def test_no_try_begins_after_the_time_is_up(bench: Bench) -> None:
+    """
+    Rule 8: the time for one request is the time for all its tries.
+    """
+
+    def slow() -> dict[str, Any]:
+        bench.clock.advance(10)
+        return {"status": 504}
+
+    bench.io.script = [slow, slow]
+
+    with pytest.raises(TokenRequestError, match="504"):
+        bench.get()
+    assert 1 == len(bench.io.sent)
+
+
+@pytest.mark.parametrize(
+    "step", [SendError("certificate", passing=False), {"status": 400}, {"status": 404}]
+)
+def test_what_another_try_does_not_change_is_not_tried_again(bench: Bench, step: Any) -> None:
+    """
+    Rule 8: a certificate that is not trusted, a refusal, a wrong address.
+    """
+    bench.io.script = [step]
+
+    with pytest.raises(TokenRequestError):
+        bench.get()
+    assert 1 == len(bench.io.sent)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_obeyed_by_all_requests_of_the_client(status: int) -> None:
+    """
+    Rule 9: in seconds; one that fits into the time is waited for, another is said at once.
+    """
+    bench = Bench(draw=1.0)
+    other = asked(server=ENDPOINT, resource=Resource("urn:x:b"))
+    stranger = asked(server=ENDPOINT, client_auth=ClientSecretBasic("other", "secret"))
+    bench.io.script = [{"status": status, "headers": {"retry-after": "120"}}]
+
+    with pytest.raises(TokenRequestError):
+        bench.get()
+    with pytest.raises(TokenRequestError, match=r"stay away for another 132 s \(Retry-After\)"):
+        bench.get(other)
+    assert 1 == len(bench.io.sent)
+    bench.get(stranger)
+    assert 2 == len(bench.io.sent)
+    bench.clock.advance(127)
+    bench.get(other)
+    assert [5.0] == bench.io.slept
+
+
+def test_a_short_retry_after_is_waited_for(bench: Bench) -> None:
+    """
+    Rule 9: the caller gets its token, two seconds later.
+    """
+    bench.io.script = [{"status": 503, "headers": {"retry-after": "2"}}]
+
+    assert "token-2" == bench.get().reveal()
+    assert [0.0, 2.0] == bench.io.slept
+
+
+def test_retry_after_is_bounded(bench: Bench) -> None:
+    """
+    Rule 9, P10: no server silences a client for ever.
+    """
+    bench.io.script = [{"status": 503, "headers": {"retry-after": "9999999999"}}]
+    with pytest.raises(TokenRequestError):
+        bench.get()
+    bench.clock.advance(3600)
+
+    assert "token-2" == bench.get().reveal()
+
+
+def test_retry_after_stops_refreshes_ahead(bench: Bench) -> None:
+    """
+    Rules 6 and 9: the token at hand is served, and the server is left alone.
+    """
+    first = bench.get()
+    bench.clock.advance(3400)
+    bench.io.script = [{"status": 503, "headers": {"retry-after": "60"}}]
+    bench.get()
+    bench.refresh()
+    for _ in range(59):
+        bench.clock.advance(1)
+        assert first == bench.get()
+        bench.refresh()
+
+    assert 2 == len(bench.io.sent)
+    bench.clock.advance(2)
+    bench.get()
+    bench.refresh()
+    assert 3 == len(bench.io.sent)
+    assert first != bench.get()
+
+
+def test_a_refresh_ahead_that_was_queued_before_retry_after_does_not_ask(bench: Bench) -> None:
+    """
+    Rule 9: it looks again when its turn has come.
+    """
+    other = asked(server=ENDPOINT, resource=Resource("urn:x:b"))
+    bench.get()
+    bench.get(other)
+    bench.clock.advance(3400)
+    bench.io.script = [{"status": 503, "headers": {"retry-after": "60"}}]
+    bench.get()
+    bench.get(other)
+    bench.refresh()
+
+    assert 3 == len(bench.io.sent)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "17"}, 17.0),
+        ({"retry-after": "Tue, 24 Nov 2026 10:00:30 GMT"}, 1795514430.0 - 1e9),
+        (
+            {
+                "retry-after": "Tue, 24 Nov 2026 10:00:30 GMT",
+                "date": "Tue, 24 Nov 2026 10:00:00 GMT",
+            },
+            30.0,
+        ),
+        ({"retry-after": "Tue, 24 Nov 1998 10:00:30 GMT"}, 0.0),
+        (
+            {"retry-after": "Tue, 24 Nov 2026 10:00:30 -0000", "date": "nonsense"},
+            1795514430.0 - 1e9,
+        ),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "1.5"}, None),
+        ({"retry-after": "٣"}, None),
+        ({"retry-after": "99999999999"}, None),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    """
+    RFC 9110 10.2.3; a date is taken by the server's own clock where it says what time it is.
+    """
+    assert seconds == retry_after(HTTPAnswer(503, headers, b""), 1e9)
+
+
+def test_a_token_that_lives_long_enough_is_served(bench: Bench) -> None:
+    """
+    Section 9: `min_ttl` asks for a new token only if the one at hand does not last.
+    """
+    first = bench.get()
+    bench.clock.advance(3000)
+
+    assert first == bench.get(min_ttl=500)
+    second = bench.get(min_ttl=600)
+    assert first != second
+    assert second == bench.get()
+
+
+def test_a_min_ttl_that_no_token_reaches_is_an_error(bench: Bench) -> None:
+    """
+    Section 9: said before anything is sent, once it is known how long the tokens live.
+    """
+    for _ in range(3):
+        with pytest.raises(TokenRequestError, match="3570 s, and min_ttl asks for 4000 s"):
+            bench.get(min_ttl=4000)
+
+    assert 1 == len(bench.io.sent)
+
+
+def test_a_machine_that_was_frozen_does_not_present_an_old_token(bench: Bench) -> None:
+    """
+    P7: a steady clock that stood still for an hour is overruled by the wall clock.
+    """
+    first = bench.get()
+    bench.wall += 3600
+
+    assert first != bench.get()
+
+
+def test_a_wall_clock_that_is_set_back_lengthens_no_life(bench: Bench) -> None:
+    """
+    P7: the later of the two clocks counts.
+    """
+    first = bench.get()
+    bench.wall -= 86400
+    bench.clock.advance(3000)
+    assert first == bench.get()
+    bench.clock.advance(600)
+
+    assert first != bench.get()
+
+
+def test_what_was_asked_for_before_forget_is_not_kept(bench: Bench) -> None:
+    """
+    Rule 11: a token that arrives after `forget` is for those who asked before it.
+    """
+
+    def forgotten_meanwhile() -> dict[str, Any]:
+        assert 0 == bench.acquirer.forget("urn:x:a")
+        return {}
+
+    bench.io.script = [forgotten_meanwhile]
+    first = bench.get()
+
+    assert 0 == len(bench.store)
+    assert first != bench.get()
+    assert 1 == bench.acquirer.forget(None)
+
+
+def test_forget_of_another_resource_changes_nothing(bench: Bench) -> None:
+    """
+    Rule 11: each resource for itself.
+    """
+
+    def another_is_forgotten() -> dict[str, Any]:
+        bench.acquirer.forget("urn:x:b")
+        return {}
+
+    bench.io.script = [another_is_forgotten]
+
+    assert bench.get() == bench.get()
+
+
+def test_after_forget_nobody_waits_for_a_flight_from_before(bench: Bench) -> None:
+    """
+    Rule 11: whoever comes later has a flight of its own.
+    """
+    tokens: list[AccessToken] = []
+
+    def forget_and_ask() -> dict[str, Any]:
+        bench.acquirer.forget(None)
+        tokens.append(bench.get())
+        return {"access_token": "from-before"}
+
+    bench.io.script = [forget_and_ask]
+    tokens.append(bench.get())
+
+    assert ["token-2", "from-before"] == [token.reveal() for token in tokens]
+    assert tokens[0] == bench.get()
+
+
+def test_four_requests_at_a_time_go_to_one_server(bench: Bench) -> None:
+    """
+    Rule 10, P10: the fifth refresh ahead starts when one of the four has ended; a caller who
+    waits goes before those that nobody waits for.
+    """
+    requests = [asked(server=ENDPOINT, resource=Resource(f"urn:x:{n}")) for n in range(7)]
+    for request in requests:
+        bench.get(request)
+    bench.clock.advance(3400)
+    for request in requests:
+        bench.get(request)
+        bench.get(request)
+
+    assert 4 == len(bench.spawned)
+    hurried = bench.acquirer._turn(REQUEST)
+    bench.spawned.pop(0)()
+    assert hurried.future.done()
+    assert 3 == len(bench.spawned)
+    hurried.give_back()
+    assert 4 == len(bench.spawned)
+    bench.refresh()
+    assert 14 == len(bench.io.sent)
+
+
+def test_a_caller_whose_turn_does_not_come_gets_an_error(bench: Bench) -> None:
+    """
+    Rule 10, P10: nobody waits for ever.
+    """
+    for _ in range(4):
+        bench.acquirer._turns.ask(ENDPOINT, 4, 41.0, hurried=False)
+
+    async def in_vain(_future: Future[Any], limit: float) -> None:
+        assert 41.0 == limit
+
+    bench.io.wait = in_vain  # type: ignore[method-assign,assignment]
+    with pytest.raises(TokenRequestError, match=r"4 requests to .* under way all the time"):
+        bench.get()
+    assert [] == bench.io.sent
+
+
+def test_a_thread_that_has_a_turn_does_not_wait_for_another(bench: Bench) -> None:
+    """
+    Rule 10: a blocking call in an event loop whose tasks have all the turns.
+    """
+    for _ in range(4):
+        bench.acquirer._turns.ask(ENDPOINT, 4, 41.0)
+
+    assert "token-1" == bench.get().reveal()

@@ -155,9 +155,9 @@ def test_the_numbers_are_those_of_the_code() -> None:
     """
     What the page of the numbers says about the life of a token and of a request is so.
     """
-    hour = Freshness.of(timedelta(hours=1), 0.0, lambda: 0.0)
-    early = Freshness.of(timedelta(hours=1), 0.0, lambda: 1.0)
-    minute = Freshness.of(timedelta(minutes=1), 0.0, lambda: 0.0)
+    hour = Freshness.of(timedelta(hours=1), 0.0, 0.0, lambda: 0.0)
+    early = Freshness.of(timedelta(hours=1), 0.0, 0.0, lambda: 1.0)
+    minute = Freshness.of(timedelta(minutes=1), 0.0, 0.0, lambda: 0.0)
     server = AuthorizationServer(issuer="https://login.example.com")
 
     assert (3600 - 300, 3600 - 30) == (hour.soft_at, hour.hard_at)

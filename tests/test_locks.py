@@ -65,7 +65,7 @@ def test_children_of_a_busy_parent_use_their_tokens() -> None:
     T19: forked while other threads read and write the store, as in a preforking server.
     """
     store, stop = MemoryTokenStore(maxsize=4), threading.Event()
-    cached = CachedToken(TOKEN, Freshness(0, 1, 2))
+    cached = CachedToken(TOKEN, Freshness(0, 1, 2, 0))
     keys = [TokenKey.of([str(n)]) for n in range(8)]
 
     def use() -> None:
@@ -95,7 +95,7 @@ def test_a_signal_handler_may_use_what_it_interrupted() -> None:
     A handler runs in the thread that holds the lock, in the middle of what it does.
     """
     store = MemoryTokenStore()
-    cached = CachedToken(TOKEN, Freshness(0, 1, 2))
+    cached = CachedToken(TOKEN, Freshness(0, 1, 2, 0))
     key = TokenKey.of(["a"])
     handled: list[Any] = []
 

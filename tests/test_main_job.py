@@ -466,7 +466,7 @@ def test_a_401_whose_renewal_fails_is_returned(caller: Caller, world: World) -> 
     with caller.client(auth=world.auth()) as client:
         client.get(world.orders.url)
         world.server.revoke(world.server.issued[0])
-        world.server.fail_next(1, status=503)
+        world.server.fail_next(1, status=403)
         response = client.get(world.orders.url)
 
     assert 401 == response.status_code
@@ -607,3 +607,85 @@ def test_one_auth_object_serves_both_libraries(world: World) -> None:
             assert 200 == client.get(world.orders.url).status_code
 
     assert 1 == len(world.server.token_requests)
+
+
+def test_prefetch_warms_all_destinations(caller: Caller, world: World) -> None:
+    """
+    Section 9: one token request for each, and none when the requests come.
+    """
+    auth = world.auth()
+    caller.call(auth.prefetch if caller.blocking else auth.aprefetch)
+    with caller.client(auth=auth) as client:
+        client.get(world.orders.url)
+        client.get(world.billing.url)
+
+    assert 2 == len(world.server.issued)
+
+
+def test_prefetch_takes_urls_and_the_scopes_of_a_view(caller: Caller, world: World) -> None:
+    """
+    Section 9: what is fetched is what the view would ask for; twice the same is asked for once.
+    """
+    auth = world.auth().scoped("orders:write")
+    url = f"{world.orders.url}/v1"
+    caller.call(auth.prefetch if caller.blocking else auth.aprefetch, [url, url])
+
+    assert frozenset({"orders:write"}) == caller.token_for(auth, url).scopes
+    assert 1 == len(world.server.issued)
+
+
+def test_prefetch_tries_all_and_says_what_failed(caller: Caller, world: World) -> None:
+    """
+    Section 9: nothing is lost: each failure is in the group, and the other tokens are there.
+    """
+    world.server.fail_next(1, status=400, error="invalid_target")
+    auth = world.auth()
+
+    with pytest.raises(ExceptionGroup, match="1 tokens could not be had") as caught:
+        caller.call(auth.prefetch if caller.blocking else auth.aprefetch)
+    (failure,) = caught.value.exceptions
+    assert isinstance(failure, OAuthError)
+    assert "invalid_target" == failure.error
+    assert 1 == len(world.server.issued)
+
+
+def test_prefetch_of_an_unmapped_destination_asks_for_nothing(caller: Caller, world: World) -> None:
+    """
+    P1: the mistake is said before anything is sent.
+    """
+    auth = world.auth()
+    urls = [world.orders.url, world.sink.url]
+
+    with pytest.raises(UnmappedDestinationError):
+        caller.call(auth.prefetch if caller.blocking else auth.aprefetch, urls)
+    assert () == world.server.issued
+
+
+def test_a_long_upload_asks_for_a_token_that_lasts(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    Section 9: `with_min_ttl` is a view: it renews what does not last, for all who share the cache.
+    """
+    auth = world.auth(clock=clock)
+    patient = auth.with_min_ttl(timedelta(seconds=700))
+    with caller.client(auth=auth) as client:
+        client.get(world.orders.url)
+        clock.advance(2900)
+        client.get(world.orders.url)
+        assert 1 == len(world.server.issued)
+        client.get(world.orders.url, auth=patient)
+        client.get(world.orders.url)
+    token = caller.token_for(patient, world.orders.url)
+
+    assert 2 == len(world.server.issued)
+    assert world.server.issued[1] == token.reveal()
+
+
+@pytest.mark.parametrize("min_ttl", [timedelta(seconds=-1), 600, None])
+def test_a_min_ttl_is_a_length_of_time(world: World, min_ttl: Any) -> None:
+    """
+    A number without a unit is a mistake.
+    """
+    with pytest.raises(ConfigurationError, match="timedelta"):
+        world.auth().with_min_ttl(min_ttl)

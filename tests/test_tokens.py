@@ -117,7 +117,7 @@ def test_windows_scale_with_the_lifetime(
     """
     P7, T8, T9: the numbers of the refresh windows, counted from when the request was sent.
     """
-    freshness = Freshness.of(timedelta(seconds=lifetime), 1000.0, lambda: draw)
+    freshness = Freshness.of(timedelta(seconds=lifetime), 1000.0, 0.0, lambda: draw)
 
     assert (1000.0, 1000 + soft, 1000 + hard) == pytest.approx(
         (freshness.requested_at, freshness.soft_at, freshness.hard_at)
@@ -129,7 +129,7 @@ def test_the_soft_window_opens_before_the_hard_margin(lifetime: float, draw: flo
     """
     P7: whatever the lifetime and the draw, there is time to refresh while the token is good.
     """
-    freshness = Freshness.of(timedelta(seconds=lifetime), 0.0, lambda: draw)
+    freshness = Freshness.of(timedelta(seconds=lifetime), 0.0, 0.0, lambda: draw)
 
     assert 0 <= freshness.soft_at <= freshness.hard_at <= lifetime
 
@@ -138,7 +138,7 @@ def test_a_token_does_not_print_itself() -> None:
     """
     P9, L4: not by repr, str, format, asdict or vars; only by name.
     """
-    cached = CachedToken(TOKEN, Freshness(0, 1, 2))
+    cached = CachedToken(TOKEN, Freshness(0, 1, 2, 0))
     shown = [
         repr(TOKEN),
         str(TOKEN),
@@ -163,7 +163,7 @@ def test_a_token_does_not_print_itself() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [Secret(TEXT), TOKEN, CachedToken(TOKEN, Freshness(0, 1, 2)), ClientSecretBasic("id", TEXT)],
+    [Secret(TEXT), TOKEN, CachedToken(TOKEN, Freshness(0, 1, 2, 0)), ClientSecretBasic("id", TEXT)],
     ids=lambda value: type(value).__name__,
 )
 def test_what_holds_a_secret_does_not_pickle(value: object) -> None:

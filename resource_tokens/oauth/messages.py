@@ -5,8 +5,11 @@ A request to send to an authorization server, and its answer, as plain values.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from resource_tokens.exceptions import TokenRequestError
@@ -20,6 +23,7 @@ __all__ = [
     "json_object",
     "quoted",
     "refused_redirect",
+    "retry_after",
 ]
 
 
@@ -96,6 +100,32 @@ def quoted(text: str, limit: int = 256) -> str:
     """
     shown = text if len(text) <= limit else text[:limit] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def retry_after(answer: HTTPAnswer, now: float) -> float | None:
+    """
+    The seconds that the server asks to be left alone for (RFC 9110 10.2.3); `None` if it does not.
+
+    Args:
+        answer: What came back.
+        now: Seconds since the epoch.
+    """
+    value = answer.headers.get("retry-after", "").strip()
+    # RFC 9110 10.2.3: "Retry-After = HTTP-date / delay-seconds".
+    if re.fullmatch(r"[0-9]{1,10}", value, re.ASCII):
+        return float(value)
+    until = _date(value)
+    # By the server's own clock, where it says what time it is there.
+    date = _date(answer.headers.get("date", ""))
+    return None if until is None else max(0.0, until - (now if date is None else date))
+
+
+def _date(value: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
 
 
 def refused_redirect(answer: HTTPAnswer, what: str, resource: str) -> TokenRequestError:
