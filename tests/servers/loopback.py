@@ -33,8 +33,8 @@ def fetch_json(url: str, *, timeout: float = 10) -> Any:
     return json.loads(send(url, timeout=timeout))
 
 
-def post_form(url: str, form: Mapping[str, str]) -> bytes:
+def post_form(url: str, form: Mapping[str, str | list[str]]) -> bytes:
     """
-    The answer to a form.
+    The answer to a form; a list repeats its parameter.
     """
-    return send(url, method="POST", body=urlencode(form).encode())
+    return send(url, method="POST", body=urlencode(form, doseq=True).encode())
