@@ -4,14 +4,12 @@ Every hop, on real sockets: what goes on the wire is checked right before it goe
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import trustme
 
 from resource_tokens import AuthorizationServer, EgressBlockedError, Resource, ResourceMap
 from resource_tokens.egress import Bindings, Hop, Shown, rule
@@ -21,6 +19,7 @@ from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
 from tests.servers.apis import Sink
 from tests.servers.http2 import Http2Sink
+from tests.servers.tls import serving, trusting
 from tests.test_tokens import TOKEN, asked
 
 REDIRECTS = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -373,29 +372,14 @@ def test_a_plain_http_proxy_does_not_see_the_token(caller: Caller, world: World)
     assert f"{world.orders.url} by way of {proxy.url}" == caught.value.destination
 
 
-@pytest.fixture(scope="session")
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """
-    A server's and a client's context, of a throw-away certificate authority.
-    """
-    authority = trustme.CA()
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    return serving, trusting
-
-
-def test_the_guard_looks_at_http11_over_tls(
-    caller: Caller, world: World, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+def test_the_guard_looks_at_http11_over_tls(caller: Caller, world: World) -> None:
     """
     Section 5: httpcore calls `trace` before the headers of each hop. If that ever changes its
     name, this test says so.
     """
-    with Sink(tls=tls[0]) as api:
+    with Sink(tls=serving()) as api:
         auth = world.auth({api.url: ORDERS})
-        with caller.client(auth=auth, verify=tls[1]) as client:
+        with caller.client(auth=auth, verify=trusting()) as client:
             assert 200 == client.get(f"{api.url}/x").status_code
             with pytest.raises(EgressBlockedError):
                 client.get(f"{api.url}/x", headers={"Host": "billing.example.com"})
@@ -404,17 +388,15 @@ def test_the_guard_looks_at_http11_over_tls(
         assert 1 == len(api.seen)
 
 
-def test_the_guard_looks_at_every_stream_of_http2(
-    caller: Caller, world: World, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+def test_the_guard_looks_at_every_stream_of_http2(caller: Caller, world: World) -> None:
     """
     Section 5: the same over HTTP/2, where hops share a connection.
     """
-    with Http2Sink(tls[0]) as api:
+    with Http2Sink(serving()) as api:
         api.redirects["/orders/jump"] = "/billing/landing"
         auth = world.auth({f"{api.url}/orders": ORDERS, f"{api.url}/billing": BILLING})
         with caller.client(
-            auth=auth, verify=tls[1], http1=False, http2=True, follow_redirects=True
+            auth=auth, verify=trusting(), http1=False, http2=True, follow_redirects=True
         ) as client:
             response = client.get(f"{api.url}/orders/jump")
             with pytest.raises(EgressBlockedError):

@@ -4,18 +4,13 @@ The guards around other transports, sidecars, proxies, hand-copied tokens, and l
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
-import ssl
 import threading
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import httpx2
 import pytest
-import trustme
 
 from resource_tokens import (
     AsyncEgressGuard,
@@ -29,6 +24,8 @@ from resource_tokens import (
 )
 from tests.conftest import BILLING, ORDERS, Caller, World
 from tests.servers.apis import Sink
+from tests.servers.proxy import RecordingProxy
+from tests.servers.tls import serving, trusting
 
 ORIGIN = "https://gw.example.com"
 BY_PATH = {f"{ORIGIN}/orders": ORDERS, f"{ORIGIN}/billing": BILLING}
@@ -331,83 +328,19 @@ def test_a_foreign_server_name_is_blocked(caller: Caller, world: World) -> None:
     assert () == world.orders.requests
 
 
-class Tunnel:
-    """
-    A forward proxy with CONNECT, and a record of every byte that it was sent in the clear.
-    """
-
-    def __init__(self) -> None:
-        self.requests: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(client,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        head = b""
-        with client, contextlib.suppress(OSError):
-            while b"\r\n\r\n" not in head:
-                head += client.recv(65536)
-            self.requests.append(head)
-            method, target, _ = head.split(b" ", 2)
-            if method == b"CONNECT":
-                authority = target
-                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            else:
-                authority = target.split(b"/")[2]
-            host, _, port = authority.decode().partition(":")
-            with socket.create_connection((host, int(port))) as upstream:
-                if method != b"CONNECT":
-                    upstream.sendall(head.replace(target, b"/" + target.split(b"/", 3)[3], 1))
-                while True:
-                    for readable in select.select([client, upstream], [], [], 10)[0]:
-                        received = readable.recv(65536)
-                        if not received:
-                            return
-                        (upstream if readable is client else client).sendall(received)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-
 @pytest.fixture
-def tunnel() -> Iterator[Tunnel]:
-    with Tunnel() as running:
+def tunnel() -> Iterator[RecordingProxy]:
+    """
+    A proxy that connects to the port it is told on this machine.
+    """
+    with RecordingProxy(lambda _, port: port) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    return serving, trusting
 
 
 def test_a_tunnel_carries_what_its_proxy_never_sees(
     caller: Caller,
     world: World,
-    tunnel: Tunnel,
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    tunnel: RecordingProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
@@ -416,28 +349,29 @@ def test_a_tunnel_carries_what_its_proxy_never_sees(
     monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
     for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    serving, trusting = contexts
-    with Sink(tls=serving) as api:
+    with Sink(tls=serving()) as api:
         auth = world.auth({f"{api.url}/": ORDERS})
         for options in ({"proxy": tunnel.url}, {"trust_env": True}):
-            with caller.client(auth=auth, verify=trusting, **options) as client:
+            with caller.client(auth=auth, verify=trusting(), **options) as client:
                 assert 200 == client.get(f"{api.url}/x").status_code
                 with pytest.raises(EgressBlockedError):
                     client.get(f"{api.url}/x", headers={"Host": "billing.example.com"})
-        tunnelled = len(tunnel.requests)
+        tunnelled = len(tunnel.passages)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        with caller.client(auth=auth, verify=trusting, trust_env=True) as client:
+        with caller.client(auth=auth, verify=trusting(), trust_env=True) as client:
             assert 200 == client.get(f"{api.url}/x").status_code
 
         assert [world.server.issued[0]] == api.tokens_seen()
         assert 3 == len(api.seen)
-    assert tunnelled == len(tunnel.requests) >= 2
-    for head in tunnel.requests:
-        assert head.startswith(b"CONNECT ")
-        assert world.server.issued[0].encode() not in head
+    assert tunnelled == len(tunnel.passages) >= 2
+    for passage in tunnel.passages:
+        assert "connect" == passage.kind
+        assert world.server.issued[0].encode() not in passage.sent
 
 
-def test_a_proxy_in_plain_http_needs_leave(caller: Caller, world: World, tunnel: Tunnel) -> None:
+def test_a_proxy_in_plain_http_needs_leave(
+    caller: Caller, world: World, tunnel: RecordingProxy
+) -> None:
     """
     L6: `allow_http_proxy=True` is the explicit word; the rule for the hop stays the same.
     """

@@ -17,7 +17,6 @@ httpx forwards everywhere.
 from __future__ import annotations
 
 import re
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -27,7 +26,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-import trustme
 
 from resource_tokens import (
     AuthorizationServer,
@@ -41,6 +39,7 @@ from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import Caller
 from tests.servers.origin import Origin, Received
 from tests.servers.proxy import RecordingProxy
+from tests.servers.tls import trusting
 
 A, B, C = "urn:example:a", "urn:example:b", "urn:example:c"
 TENANTS = "https://tenants.example.test/"
@@ -389,13 +388,10 @@ class Grounds:
     """
 
     def __init__(self, stack: ExitStack) -> None:
-        authority = trustme.CA()
         names = {host for _, _, host, *_ in PLACES if not host.endswith(".")}
-        certificate = authority.issue_cert("127.0.0.1", *names)
-        self.trusting = ssl.create_default_context()
-        authority.configure_trust(self.trusting)
+        self.trusting = trusting()
         count = 1 + max(number for *_, number, _ in PLACES)
-        self.origins = [stack.enter_context(Origin(certificate)) for _ in range(count)]
+        self.origins = [stack.enter_context(Origin(*names)) for _ in range(count)]
         self.named = {
             key: Place(scheme, host, port, self.origins[number], mapped)
             for key, scheme, host, port, number, mapped in PLACES

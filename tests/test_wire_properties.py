@@ -31,7 +31,6 @@ import httpcore2
 import idna
 import jwt
 import pytest
-import trustme
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +48,7 @@ from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CALLERS, Caller
 from tests.servers.origin import Origin
 from tests.servers.proxy import RecordingProxy
+from tests.servers.tls import trusting
 
 # What is opened, and what is written to it.
 
@@ -1057,15 +1057,15 @@ def test_the_recorder_tells_what_happens_on_real_sockets(desk: Desk) -> None:
     server with TLS.
     """
     auth = desk.auth(MAP)
-    trusting = ssl.create_default_context()
     # Of `*`, of address spellings and of the like, no certificate says anything.
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    believing = trusting()
+    believing.check_hostname, believing.verify_mode = False, ssl.CERT_NONE
     failures: list[str] = []
     with (
-        Origin(trustme.CA().issue_cert("127.0.0.1")) as origin,
+        Origin() as origin,
         RecordingProxy(lambda *_: origin.port) as proxy,
         desk.caller.client(
-            auth=auth, verify=trusting, proxy=f"socks5://127.0.0.1:{proxy.port}"
+            auth=auth, verify=believing, proxy=f"socks5://127.0.0.1:{proxy.port}"
         ) as client,
     ):
         for url in (url for urls in CORPUS.values() for url in urls):

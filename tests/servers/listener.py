@@ -5,21 +5,20 @@ Not `http.server`: it collapses leading slashes and drops the headers after a ma
 are things that a test of what goes over the wire has to see.
 """
 
-import contextlib
 import json
 import socket
-import socketserver
 import ssl
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from io import BufferedReader
 from typing import Any, Self
 
+from resource_tokens._local_http import Acceptor
 from tests.servers.ledger import Seen
+from tests.servers.tls import secured
 
-_IDLE_TIMEOUT = 120.0
 _LONGEST_LINE = 1 << 20
 
 
@@ -41,16 +40,32 @@ class Answer:
         content_type = ("Content-Type", "application/json")
         return cls(status, (content_type, *headers), json.dumps(content).encode())
 
+    def sent_to(self, request: Seen) -> bytes:
+        """
+        What goes over the wire in answer to this request.
+        """
+        try:
+            reason = HTTPStatus(self.status).phrase
+        except ValueError:
+            reason = "Unassigned"
+        headers = list(self.headers)
+        if self.status not in (204, 304):
+            headers.append(("Content-Length", str(len(self.body))))
+        lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{n}: {v}" for n, v in headers), "", ""]
+        head = "\r\n".join(lines).encode("latin-1")
+        return head if request.method == "HEAD" or self.status in (204, 304) else head + self.body
 
-class Listener:
+
+class Listener(Acceptor):
     """
-    Listens on a free loopback port from the moment it is made until `stop`.
+    Reads requests and writes what is answered, on any connection that comes.
 
     Args:
         answer: Called in the connection's own thread. `ConnectionError` makes the server hang up;
             any other exception is answered with 500 and the traceback.
         record: Called with every request before its answer is sent, so that a client that has the
             answer finds the request recorded.
+        tls: Serves https with this.
     """
 
     def __init__(
@@ -59,135 +74,43 @@ class Listener:
         record: Callable[[Seen], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._server = _Server(answer, record, tls)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
+        self._answer = answer
+        self._record = record
+        self._tls = tls
+        super().__init__()
 
-    @property
-    def connections(self) -> int:
-        """
-        How many connections were accepted.
-        """
-        return self._server.connections
+    def _serve(self, connection: socket.socket) -> None:
+        if self._tls is None:
+            self._converse_on(connection)
+        else:
+            with secured(connection, self._tls) as secure:
+                self._converse_on(secure)
 
-    def stop(self) -> None:
-        """
-        Close the port and every open connection. A second call is harmless.
-        """
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        self._server.hang_up()
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    # Without it, connections of a test with many threads are refused now and then.
-    request_queue_size = 128
-
-    def __init__(
-        self,
-        answer: Callable[[Seen], Answer],
-        record: Callable[[Seen], None],
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self.answer = answer
-        self.record = record
-        self.tls = tls
-        self.connections = 0
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()  # guarded by _lock
-        super().__init__(("127.0.0.1", 0), _Connection)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        request, address = super().get_request()
-        request.settimeout(_IDLE_TIMEOUT)
-        self.connections += 1
-        return request, address
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """
-        Stay silent about connections that break: failed TLS handshakes are part of the tests.
-        """
-
-    @contextlib.contextmanager
-    def opened(self, connection: socket.socket) -> Iterator[None]:
-        with self._lock:
-            self._open.add(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open.discard(connection)
-
-    def hang_up(self) -> None:
-        with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                # The plain one: SSLSocket's own pulls the rug from under a thread that reads.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-class _Connection(socketserver.StreamRequestHandler):
-    server: _Server
-    request: socket.socket
-
-    def setup(self) -> None:
-        # Here and not where connections are accepted: a slow handshake delays only itself.
-        if self.server.tls is not None:
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
-        super().setup()
-
-    def handle(self) -> None:
-        with self.server.opened(self.request):
-            while self._exchange():
+    def _converse_on(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            while self._exchange(connection, lines):
                 pass
 
-    def finish(self) -> None:
-        with contextlib.suppress(OSError):
-            super().finish()
-        self.request.close()
-
-    def _exchange(self) -> bool:
+    def _exchange(self, connection: socket.socket, lines: BufferedReader) -> bool:
         reading = _Reading()
         try:
-            reading.read(self.rfile.readline, self.rfile.read)
+            reading.read(lines.readline, lines.read)
         except (OSError, EOFError, ValueError):
             if reading.target:
-                self.server.record(reading.seen())
+                self._record(reading.seen())
             return False
 
         seen = reading.seen()
         try:
-            answer = self.server.answer(seen)
+            answer = self._answer(seen)
         except ConnectionError:
-            self.server.record(seen)
+            self._record(seen)
             return False
         except Exception:  # noqa: BLE001 - whatever a script raises, its test has to see it
             answer = Answer(500, body=traceback.format_exc().encode())
-        self.server.record(replace(seen, status=answer.status))
-        return self._send(answer, seen) and reading.keeps_alive
-
-    def _send(self, answer: Answer, request: Seen) -> bool:
-        try:
-            reason = HTTPStatus(answer.status).phrase
-        except ValueError:
-            reason = "Unassigned"
-        headers = list(answer.headers)
-        if answer.status not in (204, 304):
-            headers.append(("Content-Length", str(len(answer.body))))
-        lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{n}: {v}" for n, v in headers), "", ""]
-        head = "\r\n".join(lines).encode("latin-1")
-        body = b"" if request.method == "HEAD" or answer.status in (204, 304) else answer.body
-        try:
-            self.wfile.write(head + body)
-        except OSError:
-            return False
-        return True
+        self._record(replace(seen, status=answer.status))
+        connection.sendall(answer.sent_to(seen))
+        return reading.keeps_alive
 
 
 class _Reading:

@@ -4,21 +4,19 @@ An origin that takes whatever comes: http or https on one port, HTTP/1.1 or HTTP
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import trustme
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
+from resource_tokens._local_http import Acceptor
 from tests.servers.ledger import Seen
+from tests.servers.tls import secured, serving
 
 __all__ = ["Origin", "Received"]
 
@@ -48,31 +46,25 @@ class Received:
         return [*self.request.header("host"), *self.request.header(":authority")]
 
 
-class Origin:
+class Origin(Acceptor):
     """
     Answers 200, or a redirect where it was told to. Runs from the moment it is made until `stop`.
 
     Args:
-        certificate: What to show where TLS is spoken.
+        names: What its certificate is good for, besides 127.0.0.1.
 
     Attributes:
         redirects: Status and `Location` by target, query included.
     """
 
-    def __init__(self, certificate: trustme.LeafCert) -> None:
+    def __init__(self, *names: str) -> None:
         self.redirects: dict[str, tuple[int, str]] = {}
-        self._lock = threading.Lock()
         self._received: list[Received] = []  # guarded by _lock
-        self._open: set[socket.socket] = set()  # guarded by _lock
         self._names = threading.local()
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls = serving(*names)
         self._tls.set_alpn_protocols(["h2", "http/1.1"])
         self._tls.sni_callback = self._note_name
-        certificate.configure_cert(self._tls)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
     def take(self) -> list[Received]:
         """
@@ -82,71 +74,20 @@ class Origin:
             taken, self._received = self._received, []
         return taken
 
-    def stop(self) -> None:
-        """
-        Close the port and every connection, and wait for the threads.
-        """
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                # The plain one: SSLSocket's own pulls the rug from under a thread that reads.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     def _note_name(self, _connection: Any, name: str | None, _context: ssl.SSLContext) -> None:
         # Called in the thread that shakes hands.
         self._names.current = name
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread = threading.Thread(target=self._serve, args=(plain,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        with self._opened(plain), contextlib.suppress(OSError):
-            if plain.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
-                self._speak_http1(plain, Received(_NOTHING, "http", "HTTP/1.1", None))
-                return
-            secure = self._tls.wrap_socket(plain, server_side=True)
-            with self._opened(secure):
-                name = getattr(self._names, "current", None)
-                if secure.selected_alpn_protocol() == "h2":
-                    self._speak_http2(secure, Received(_NOTHING, "https", "HTTP/2", name))
-                else:
-                    self._speak_http1(secure, Received(_NOTHING, "https", "HTTP/1.1", name))
-
-    @contextlib.contextmanager
-    def _opened(self, connection: socket.socket) -> Iterator[None]:
-        with self._lock:
-            self._open.add(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
+    def _serve(self, connection: socket.socket) -> None:
+        if connection.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
+            self._speak_http1(connection, Received(_NOTHING, "http", "HTTP/1.1", None))
+            return
+        with secured(connection, self._tls) as secure:
+            name = getattr(self._names, "current", None)
+            if secure.selected_alpn_protocol() == "h2":
+                self._speak_http2(secure, Received(_NOTHING, "https", "HTTP/2", name))
+            else:
+                self._speak_http1(secure, Received(_NOTHING, "https", "HTTP/1.1", name))
 
     def _keep(self, on: Received, request: Seen) -> tuple[int, str | None]:
         with self._lock:

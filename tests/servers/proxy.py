@@ -4,14 +4,13 @@ A proxy that keeps every byte its clients send: CONNECT, forward and SOCKS5, on 
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
+
+from resource_tokens._local_http import Acceptor
 
 __all__ = ["Passage", "RecordingProxy"]
 
@@ -34,23 +33,22 @@ class Passage:
     sent: bytearray = field(repr=False)
 
 
-class RecordingProxy:
+class RecordingProxy(Acceptor):
     """
     Runs from the moment it is made until `stop`. No name is resolved: `route` says where to go.
 
     Args:
         route: The loopback port to connect to for a host and a port; None refuses.
+
+    Attributes:
+        url: Its address for CONNECT and forward.
     """
 
     def __init__(self, route: Callable[[str, int], int | None]) -> None:
         self._route = route
-        self._lock = threading.Lock()
         self._passages: list[Passage] = []  # guarded by _lock
-        self._open: set[socket.socket] = set()  # guarded by _lock
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     @property
     def passages(self) -> list[Passage]:
@@ -60,63 +58,21 @@ class RecordingProxy:
         with self._lock:
             return list(self._passages)
 
-    def stop(self) -> None:
-        """
-        Close the port and every connection, and wait for the threads.
-        """
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def _serve(self, connection: socket.socket) -> None:
+        socks = connection.recv(1, socket.MSG_PEEK) == b"\x05"
+        passage = _socks(connection) if socks else _http(connection)
         with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread = threading.Thread(target=self._serve, args=(client,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with self._lock:
-            self._open.add(client)
-        with client, contextlib.suppress(OSError):
-            socks = client.recv(1, socket.MSG_PEEK) == b"\x05"
-            passage = _socks(client) if socks else _http(client)
-            with self._lock:
-                self._passages.append(passage)
-            port = self._route(passage.host, passage.port)
-            if port is None:
-                client.sendall(_REFUSALS[passage.kind])
-            else:
-                with socket.create_connection(("127.0.0.1", port)) as upstream:
-                    upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    if passage.kind == "forward":
-                        upstream.sendall(passage.sent)
-                    client.sendall(_WELCOMES[passage.kind])
-                    _relay(client, upstream, passage)
-        with self._lock:
-            self._open.discard(client)
+            self._passages.append(passage)
+        port = self._route(passage.host, passage.port)
+        if port is None:
+            connection.sendall(_REFUSALS[passage.kind])
+            return
+        with socket.create_connection(("127.0.0.1", port)) as upstream:
+            upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if passage.kind == "forward":
+                upstream.sendall(passage.sent)
+            connection.sendall(_WELCOMES[passage.kind])
+            _relay(connection, upstream, passage)
 
 
 def _socks(client: socket.socket) -> Passage:
