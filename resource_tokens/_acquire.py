@@ -16,7 +16,8 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
     `timeout`. A refresh ahead has the time until the next one.
  9. When a server asks to be left alone (`Retry-After`), it is: by all requests of that client.
 10. At most `AT_A_TIME` token requests go to one server at a time; those that callers wait for
-    go first.
+    go first. For a grant that is exclusive it is one, which is not cancelled along with its
+    caller and not made again blindly: what its answer would have brought is lost otherwise.
 11. What was asked for before `forget` is not stored after it, and nobody who comes later waits
     for it.
 12. No lock is held across any of this; what guards the dictionaries is held for one access.
@@ -28,6 +29,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +38,7 @@ from cachetools import LRUCache, TTLCache
 
 from resource_tokens._io import IO, BlockingIO, SendError, run_to_end
 from resource_tokens._locks import SafeLock
-from resource_tokens._single_flight import Flight, SingleFlight
+from resource_tokens._single_flight import Flight, SingleFlight, outcome
 from resource_tokens._turns import Turn, Turns
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events, TokenEvent
@@ -48,7 +50,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest, retry_after
 from resource_tokens.oauth.metadata import AuthorizationServer, metadata_requests, token_endpoint_in
-from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token
+from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token, settle
 from resource_tokens.stores import TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken, Freshness, TokenKey
 
@@ -303,6 +305,8 @@ class Acquirer:
     async def _fetch(
         self, request: TokenRequest, io: IO, name: EventName, *, ahead: bool = False
     ) -> CachedToken:
+        if request.grant.exclusive and not io.blocking:
+            return await self._fetch_apart(request, io, name)
         before = self._times_forgotten(request)
         try:
             if ahead:
@@ -332,25 +336,38 @@ class Acquirer:
             self._report(request, remark, words)
         return cached
 
+    async def _fetch_apart(self, request: TokenRequest, io: IO, name: EventName) -> CachedToken:
+        done: Future[CachedToken] = Future()
+
+        def fetch() -> None:
+            try:
+                done.set_result(run_to_end(self._fetch(request, self._background, name)))
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                done.set_exception(error)
+
+        self._in.spawn(fetch)
+        await io.wait(done, _flight_limit(request))
+        if not done.done():
+            raise _no_turn(request)
+        return outcome(done)
+
     async def _ask_in_turn(
         self, request: TokenRequest, io: IO
     ) -> tuple[CachedToken, tuple[Remark, ...]]:
-        if io.blocking and self._turns.held_by_this_thread(request.server):
-            # What holds the turn cannot end while its thread waits in here.
-            return await self._ask(request, io)
         with self._turn(request) as turn:
-            await io.wait(turn.future, turn.lasts)
-            if not turn.future.done():
-                raise TokenRequestError(
-                    f"No token for {request.resource.identifier!r}: {AT_A_TIME} requests to "
-                    f"{request.server.name!r} were under way all the time, and others came first. "
-                    "The server is slow, or too many resources are asked for at once.",
-                    request.resource.identifier,
-                )
+            # What holds the turns cannot end while its own thread waits in here.
+            if not (io.blocking and self._turns.held_by_this_thread(turn.key)):
+                await io.wait(turn.future, turn.lasts)
+                if not turn.future.done():
+                    raise _no_turn(request)
             return await self._ask(request, io)
 
     def _turn(self, request: TokenRequest, *, hurried: bool = True) -> Turn:
-        return self._turns.ask(request.server, AT_A_TIME, _turn_limit(request), hurried=hurried)
+        key: Hashable = request.server
+        limit = AT_A_TIME
+        if request.grant.exclusive:
+            key, limit = (request.server, request.grant.fingerprint()), 1
+        return self._turns.ask(key, limit, _turn_limit(request), hurried=hurried)
 
     async def _ask(
         self, request: TokenRequest, io: IO, *, patient: bool = True
@@ -358,10 +375,23 @@ class Acquirer:
         endpoint = await self._token_endpoint(request, io, patient)
         # RFC 6749 5.1: the lifetime counts "from the time the response was generated". When that
         # was is not known, but it was not before the request was sent.
-        exchange = await self._send(partial(request.message, endpoint), request, io, patient)
+        grant = request.grant
+
+        def message_at(wall: float) -> HTTPRequest:
+            grant.begin(request.resource.identifier)
+            return request.message(endpoint, wall)
+
+        exchange = await self._send(message_at, request, io, patient)
+        message, answer, wall = exchange.message, exchange.answer, exchange.sent_wall
         others = self._audiences - {request.resource.expected_audience}
-        wall = exchange.sent_wall
-        issued = issued_token(exchange.answer, request, others, wall, exchange.message.secrets)
+        rotated = settle(answer, request, message.secrets)
+        try:
+            issued = issued_token(answer, request, others, wall, message.secrets)
+        except ResourceTokensError as error:
+            grant.fail(error, message.secrets)
+            raise
+        if rotated:
+            self._report(request, "refresh_token_rotated")
         self._bindings.bind(issued.token, request)
         freshness = Freshness.of(issued.lifetime, exchange.sent_at, wall, self._in.draw)
         if self._in.clock() >= freshness.hard_at:
@@ -429,13 +459,16 @@ class Acquirer:
             await self._leave_alone(request, io, ends_at if patient else 0.0)
             now, wall = self._in.clock(), self._in.wall_clock()
             message, answer = message_at(wall), None
+            failure, passing, may_have_arrived = "interrupted", False, True
             try:
                 answer = await io.send(message, request.server, max(ends_at - now, _LEAST))
             except SendError as error:
                 failure, passing, may_have_arrived = str(error), error.passing, error.sent
+            except BaseException:
+                request.grant.fail(_failed(request, message, failure), message.secrets)
+                raise
             else:
                 failure, passing = f"status {answer.status}", answer.status in _PASSING
-                may_have_arrived = True
                 self._heed(answer, request, wall)
             # An answer that was lost may have used up what cannot be used twice.
             blind = may_have_arrived and request.grant.exclusive
@@ -447,12 +480,10 @@ class Acquirer:
             await io.sleep(backoff)
         if answer is not None:
             return _Exchange(message, answer, now, wall)
-        resource = request.resource.identifier
-        raise TokenRequestError(
-            f"No token for {resource!r}: {message.method} {message.url} failed: {failure}. Check "
-            "that the authorization server can be reached from here.",
-            resource,
-        )
+        failed = _failed(request, message, failure)
+        if may_have_arrived:
+            request.grant.fail(failed, message.secrets)
+        raise failed
 
     def _heed(self, answer: HTTPAnswer, request: TokenRequest, wall: float) -> None:
         """
@@ -541,6 +572,24 @@ def _flight_limit(request: TokenRequest) -> float:
     How long a flight can take: until its turn comes, and the turn.
     """
     return 2 * _turn_limit(request)
+
+
+def _failed(request: TokenRequest, message: HTTPRequest, why: str) -> TokenRequestError:
+    resource = request.resource.identifier
+    return TokenRequestError(
+        f"No token for {resource!r}: {message.method} {message.url} failed: {why}. Check that the "
+        "authorization server can be reached from here.",
+        resource,
+    )
+
+
+def _no_turn(request: TokenRequest) -> TokenRequestError:
+    return TokenRequestError(
+        f"No token for {request.resource.identifier!r}: other requests to "
+        f"{request.server.name!r} were under way all the time. The server is slow, or too many "
+        "tokens are asked for at once.",
+        request.resource.identifier,
+    )
 
 
 def _too_short(request: TokenRequest, cached: CachedToken, min_ttl: float) -> TokenRequestError:

@@ -20,11 +20,13 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from resource_tokens.exceptions import ResourceTokensError
 
-__all__ = ["Flight", "SingleFlight", "Waiter"]
+__all__ = ["Flight", "SingleFlight", "Waiter", "outcome"]
+
+T = TypeVar("T")
 
 
 class Waiter(Protocol):
@@ -106,7 +108,7 @@ class SingleFlight:
             if not flight.future.done():
                 self._remove(key, flight)
             elif not flight.future.cancelled():
-                return _outcome(flight.future)
+                return outcome(flight.future)
 
     async def lead(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> Any:
         """
@@ -145,7 +147,10 @@ class SingleFlight:
             del self._flights[key]
 
 
-def _outcome(future: Future[Any]) -> Any:
+def outcome(future: Future[T]) -> T:
+    """
+    The outcome of somebody else's work that has ended, an error as one of the caller's own.
+    """
     error = future.exception()
     if error is None:
         return future.result()

@@ -22,7 +22,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
 from resource_tokens.oauth.client_auth import ClientAuth
-from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
@@ -84,7 +84,7 @@ class ResourceTokenAuth(_Auth):
         resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap,
         *,
         unmapped: Literal["raise", "anonymous"] = "raise",
-        grant: ClientCredentials | None = None,
+        grant: Grant | None = None,
         store: TokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,

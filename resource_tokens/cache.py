@@ -17,7 +17,7 @@ from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent
 from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
 from resource_tokens.oauth.client_auth import ClientAuth
-from resource_tokens.oauth.grants import ClientCredentials
+from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
@@ -67,7 +67,7 @@ class TokenCache:
         client_auth: ClientAuth,
         *,
         resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap = (),
-        grant: ClientCredentials | None = None,
+        grant: Grant | None = None,
         store: TokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,

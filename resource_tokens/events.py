@@ -18,6 +18,7 @@ EventName = Literal[
     "token_refreshed",
     "token_request_failed",
     "token_request_retried",
+    "refresh_token_rotated",
     "token_rejected",
     "token_withheld",
     "egress_blocked",
@@ -90,4 +91,6 @@ class Events:
 
 
 _logger = logging.getLogger("resource_tokens")
-_ORDINARY = frozenset({"token_issued", "token_refreshed", "metadata_discovered"})
+_ORDINARY = frozenset(
+    {"token_issued", "token_refreshed", "metadata_discovered", "refresh_token_rotated"}
+)
