@@ -27,7 +27,7 @@ PACKAGE = Path(resource_tokens.__file__).parent
 
 # From the inside out; a module may import from its own ring and from those before it.
 RINGS = [
-    {"_httpx", "_locks", "exceptions", "tokens", "_destinations", "resources"},
+    {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "egress", "events"},
     {"_io", "_acquire"},

@@ -12,6 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from resource_tokens._addresses import Reach
 from resource_tokens.exceptions import TokenRequestError
 from resource_tokens.tokens import Secret
 
@@ -48,6 +49,7 @@ class HTTPRequest:
     Attributes:
         secrets: What must not show up in any message, even if the server sends it back.
         certificate: The client certificate to present on the connection.
+        reach: How near the address may be that it is sent to.
     """
 
     method: str
@@ -56,17 +58,23 @@ class HTTPRequest:
     body: bytes = field(default=b"", repr=False)
     secrets: tuple[Secret, ...] = ()
     certificate: ClientCertificate | None = None
+    reach: Reach = Reach.LINK_LOCAL
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPAnswer:
     """
     What came back. `headers` has lower-case names; the body can hold a token.
+
+    Attributes:
+        peer: The address it came from; empty if something was between that is not the server, or
+            no network at all.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    peer: str = ""
 
 
 class Members(dict[str, Any]):
