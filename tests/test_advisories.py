@@ -20,7 +20,6 @@ import os
 import pickle
 import re
 import signal
-import socket
 import ssl
 import sys
 import threading
@@ -44,7 +43,6 @@ import httpx2
 import jwt
 import pytest
 import trio
-import trustme
 from h2.connection import H2Connection
 from h2.events import RequestReceived
 from hypothesis import example, given
@@ -77,6 +75,7 @@ from tests.servers.apis import Answer, Sink
 from tests.servers.http2 import Http2Sink
 from tests.servers.ledger import Seen
 from tests.servers.proxy import RecordingProxy
+from tests.servers.tls import serving, trusting
 
 API, FILES = "https://api.example.com", "https://files.example.net"
 GATEWAY, PLAIN = "https://gw.example.com", "http://plain.example.com"
@@ -93,11 +92,10 @@ PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "advisories.md"
 
 class Streams(Http2Sink):
     """
-    An HTTP/2 server that counts its connections, and answers as it was told, like `Sink`.
+    An HTTP/2 server that answers as it was told, like `Sink`.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
-        self.connections = 0
         self._told: dict[str, list[tuple[str, str]]] = {}
         super().__init__(tls)
 
@@ -106,10 +104,6 @@ class Streams(Http2Sink):
 
     def redirect(self, path: str, *, to: str, status: int = 307) -> None:
         self._told[path] = [(":status", str(status)), ("location", to)]
-
-    def _serve(self, plain: socket.socket) -> None:
-        self.connections += 1
-        super()._serve(plain)
 
     def _answer(self, state: H2Connection, event: RequestReceived) -> None:
         headers = [(str(name), str(value)) for name, value in event.headers or ()]
@@ -131,15 +125,8 @@ def asker(request: pytest.FixtureRequest) -> Iterator[Caller]:
         yield Caller(httpx, request.param, portal)
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """
-    Contexts of a throw-away certificate authority: a server's, one of HTTP/2, and a client's.
-    """
-
-    serving: ssl.SSLContext
-    streaming: ssl.SSLContext
-    trusting: ssl.SSLContext
+# What the certificates of the servers here are good for.
+NAMES = ("*.example.com", "*.example.net", "*.api.example.com", "example.com", "localhost")
 
 
 @dataclass
@@ -152,7 +139,6 @@ class Net:
     """
 
     server: LocalAuthorizationServer
-    certificates: Certificates
     stack: ExitStack
     events: list[TokenEvent] = field(default_factory=list)
     mapping: dict[str, str] = field(default_factory=dict)
@@ -165,7 +151,7 @@ class Net:
         """
         origin = origin_of(url)
         if origin not in self._places:
-            tls = self.certificates.serving if origin.startswith("https:") else None
+            tls = serving(*NAMES) if origin.startswith("https:") else None
             self._places[origin] = self.stack.enter_context(Sink(tls=tls))
         return self._places[origin]
 
@@ -173,7 +159,7 @@ class Net:
         """
         A server of HTTP/2 alone, at its own address.
         """
-        self._streams.append(self.stack.enter_context(Streams(self.certificates.streaming)))
+        self._streams.append(self.stack.enter_context(Streams(serving(*NAMES))))
         return self._streams[-1]
 
     def spoken(self, http2: bool) -> tuple[Any, str, dict[str, Any]]:
@@ -221,15 +207,14 @@ class Net:
             named = resource if isinstance(resource, str) else resource.identifier
             self.mapping[destination] = named
         kwargs.setdefault("on_event", self.events.append)
-        trusting = self.certificates.trusting
-        issuer = AuthorizationServer(issuer=self.server.issuer, verify=trusting)
+        issuer = AuthorizationServer(issuer=self.server.issuer, verify=trusting())
         secret = ClientSecretBasic(CLIENT_ID, CLIENT_SECRET)
         return ResourceTokenAuth(issuer, secret, resources=resources, **kwargs)
 
     def client(self, caller: Caller, **kwargs: Any) -> Any:
         kwargs.setdefault("proxy", self.proxy)
         kwargs.setdefault("follow_redirects", True)
-        return caller.client(verify=self.certificates.trusting, **kwargs)
+        return caller.client(verify=trusting(), **kwargs)
 
     def transport(self, caller: Caller, **kwargs: Any) -> Any:
         """
@@ -238,7 +223,7 @@ class Net:
         library = caller.library
         kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
         kwargs.setdefault("proxy", self.proxy)
-        return kind(verify=self.certificates.trusting, **kwargs)
+        return kind(verify=trusting(), **kwargs)
 
     def names(self) -> list[str]:
         return [event.name for event in self.events]
@@ -297,25 +282,10 @@ def covering(mapping: Mapping[str, str], url: str) -> str | None:
     return mapping[max(prefixes, key=len)] if prefixes else None
 
 
-@pytest.fixture(scope="session")
-def certificates() -> Certificates:
-    authority = trustme.CA()
-    names = ("*.example.com", "*.example.net", "*.api.example.com", "example.com", "localhost")
-    leaf = authority.issue_cert(*names, "127.0.0.1")
-    serving, streaming = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for context in (serving, streaming):
-        leaf.configure_cert(context)
-        # Tickets would be sent before the first answer, which then waits for them to be confirmed.
-        context.num_tickets = 0
-    authority.configure_trust(trusting)
-    return Certificates(serving, streaming, trusting)
-
-
 @pytest.fixture
-def net(server: LocalAuthorizationServer, certificates: Certificates) -> Iterator[Net]:
+def net(server: LocalAuthorizationServer) -> Iterator[Net]:
     with ExitStack() as stack:
-        net = Net(server, certificates, stack)
+        net = Net(server, stack)
         yield net
         assert [] == net.strays()
 
@@ -2059,7 +2029,7 @@ def test_cve_2024_47081_netrc_at_the_token_endpoint(
 
     for trust_env in (False, True):
         server = AuthorizationServer(
-            issuer=net.server.issuer, trust_env=trust_env, verify=net.certificates.trusting
+            issuer=net.server.issuer, trust_env=trust_env, verify=trusting()
         )
         cache = TokenCache(server, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET))
         assert ORDERS == asker.token(cache, ORDERS).resource

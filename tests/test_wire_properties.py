@@ -48,7 +48,6 @@ from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CALLERS, Caller
 from tests.servers.origin import Origin
 from tests.servers.proxy import RecordingProxy
-from tests.servers.tls import trusting
 
 # What is opened, and what is written to it.
 
@@ -1058,7 +1057,7 @@ def test_the_recorder_tells_what_happens_on_real_sockets(desk: Desk) -> None:
     """
     auth = desk.auth(MAP)
     # Of `*`, of address spellings and of the like, no certificate says anything.
-    believing = trusting()
+    believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     believing.check_hostname, believing.verify_mode = False, ssl.CERT_NONE
     failures: list[str] = []
     with (

@@ -40,9 +40,10 @@ def serving(*names: str) -> ssl.SSLContext:
     return context
 
 
+@cache
 def trusting() -> ssl.SSLContext:
     """
-    A context of its own for a client that trusts the authority and nobody else.
+    The context of clients that trust the authority and nobody else.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
