@@ -1,0 +1,37 @@
+"""
+The scenarios of the MCP conformance suite that a client without a user can live through: the MCP
+SDK's client, on an `httpx2.AsyncClient` with the plugin, against the suite's own servers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.servers.mcp_conformance import run
+
+
+@pytest.mark.parametrize("scenario", ["auth/client-credentials-basic", "auth/pre-registration"])
+def test_a_client_that_the_server_knows_gets_in(scenario: str, tmp_path: Path) -> None:
+    """
+    RMCP-1, RMCP-4, RMCP-12: one token request, and each request of the session carries the token.
+    """
+    outcome = run(scenario, tmp_path)
+
+    assert outcome.passed, outcome.output
+    assert {} == outcome.not_green()
+    assert 1 == outcome.observed("token-request")
+    assert 0 < outcome.observed("incoming-request") == outcome.observed("valid-bearer-token")
+
+
+def test_metadata_of_another_issuer_is_not_used(tmp_path: Path) -> None:
+    """
+    R8414-4, RMCP-6: the metadata is read, and nothing that it names is asked for anything.
+    """
+    outcome = run("auth/metadata-issuer-mismatch", tmp_path)
+
+    assert outcome.passed, outcome.output
+    assert {} == outcome.not_green()
+    assert 1 == outcome.observed("authorization-server-metadata")
+    assert 0 == outcome.observed("token-request")
