@@ -13,7 +13,7 @@ from typing import Any
 from resource_tokens._destinations import display_url, is_secure_url
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import ConfigurationError, TokenRequestError
-from resource_tokens.oauth.dialects import RFC8707, Dialect
+from resource_tokens.oauth.dialects import RFC8707, DialectOrName, dialect_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
@@ -37,7 +37,8 @@ class AuthorizationServer:
         issuer: The issuer identifier, exactly as the server writes it (RFC 8414 2). The token
             endpoint is discovered from it when `token_endpoint` is not given.
         token_endpoint: The URL to ask for tokens, when it should not be discovered.
-        dialect: How the server departs from RFC 8707, if it does.
+        dialect: How the server departs from the standards, if it does: the name of a preset, such
+            as `"entra-v2"`, or a `Dialect`.
         verify: `True`, a CA bundle's path, or an `ssl.SSLContext`.
         proxy: A proxy for token requests.
         timeout: The time for one request as a whole, from connecting to the last byte.
@@ -49,13 +50,14 @@ class AuthorizationServer:
 
     issuer: str | None = None
     token_endpoint: str | None = None
-    dialect: Dialect = RFC8707
+    dialect: DialectOrName = RFC8707  # type: ignore[assignment]  # pyright: ignore
     verify: bool | str | ssl.SSLContext = True
     proxy: str | None = field(default=None, repr=False)
     timeout: timedelta = timedelta(seconds=10)
     trust_env: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dialect", dialect_of(self.dialect))
         if self.issuer is None and self.token_endpoint is None:
             raise ConfigurationError("AuthorizationServer needs issuer= or token_endpoint=.")
         if self.issuer is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
@@ -21,6 +22,7 @@ from resource_tokens.exceptions import (
     TokenRequestError,
 )
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
+from resource_tokens.oauth.dialects import Target
 from resource_tokens.oauth.grants import Grant, is_refresh_token
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
@@ -35,7 +37,7 @@ from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
-__all__ = ["Identity", "Issued", "TokenRequest", "issued_token", "settle"]
+__all__ = ["Identity", "Issued", "TokenRequest", "check_told_apart", "issued_token", "settle"]
 
 
 class Identity(NamedTuple):
@@ -53,6 +55,12 @@ class TokenRequest:
     """
     Everything that is asked for. The key and the message are both made from this one object, so
     a renewal repeats every parameter and nothing is asked for that is not in the key.
+
+    Attributes:
+        key: What the token is kept under.
+        identity: What the token is for, whatever its scopes.
+        target: The parameters that say which API it is for, with those of the resource's own.
+        scopes_sent: The scopes as this server writes them.
     """
 
     server: AuthorizationServer
@@ -62,9 +70,26 @@ class TokenRequest:
     scopes: frozenset[str]
     key: TokenKey = field(init=False)
     identity: Identity = field(init=False)
+    target: tuple[tuple[str, str], ...] = field(init=False)
+    scopes_sent: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self._check_grant()
+        target = Target(self.resource.identifier, self.resource.expected_audience)
+        dialect, grant_type = self.server.dialect, self.grant.grant_type
+        extra = dict(self.resource.extra)
+        parameters = dialect.parameters([target], grant_type)
+        for name, _ in parameters:
+            # RFC 6749 3.2: "Request and response parameters MUST NOT be included more than once."
+            if name in extra:
+                raise ConfigurationError(
+                    f"extra={{{name!r}: ...}} for {target.resource!r}: the dialect "
+                    f"{dialect.name!r} sets {name!r} itself, from the identifier of the resource "
+                    "or its audience=."
+                )
+        object.__setattr__(self, "target", (*parameters, *extra.items()))
+        scopes_sent = dialect.scopes(self.scopes, target, grant_type)
+        object.__setattr__(self, "scopes_sent", scopes_sent)
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
         parts: list[str | bytes] = [
@@ -73,14 +98,19 @@ class TokenRequest:
             self.client_auth.client_id,
             self.client_auth.method,
             self.client_auth.fingerprint(),
-            self.resource.expected_audience,
+            target.resource,
+            target.audience,
             self.resource.verify_audience,
+            str(dialect.says_audience),
+            dialect.confirmation,
+            grant_type,
             self.grant.fingerprint(),
         ]
-        for name, value in (("grant_type", self.grant.grant_type), *self._target()):
+        for name, value in self.target:
             parts += (name, value)
-        object.__setattr__(self, "identity", Identity(self.resource.identifier, TokenKey.of(parts)))
-        parts += ("scope", *sorted(self.scopes))
+        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
+        object.__setattr__(self, "identity", Identity(target.resource, TokenKey.of(parts)))
+        parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
         object.__setattr__(self, "key", TokenKey.of(parts))
 
     def message(self, token_endpoint: str, now: float) -> HTTPRequest:
@@ -91,36 +121,39 @@ class TokenRequest:
             token_endpoint: Where it goes.
             now: Seconds since the epoch.
         """
+        dialect = self.server.dialect
         presented = self.grant.parameters()
         proof = self.client_auth.authenticate(Recipient(self.server, token_endpoint, now))
-        return HTTPRequest(
-            "POST",
-            token_endpoint,
-            {
-                "Accept": "application/json",
-                "Content-Type": "application/x-www-form-urlencoded",
-                **proof.headers,
-            },
-            _form(
-                (
-                    ("grant_type", self.grant.grant_type),
-                    *presented,
-                    *self._target(),
-                    *self._scope(),
-                    *proof.parameters,
-                )
-            ),
-            (*proof.secrets, *_spellings(presented)),
-            proof.certificate,
-        )
+        headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
+        secrets = (*proof.secrets, *_spellings(presented))
+        # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
+        # from the request", so an empty scope is not sent.
+        scope = [("scope", " ".join(sorted(self.scopes_sent)))] if self.scopes_sent else []
+        rest = (*presented, *self.target, *scope, *proof.parameters)
+        if dialect.form == "get":
+            # RFC 6749 3.2: a query of the endpoint "MUST be retained when adding additional
+            # query parameters."
+            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{_form(rest).decode()}"
+            return HTTPRequest("GET", url, headers, b"", secrets, proof.certificate)
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        body = _form((("grant_type", self.grant.grant_type), *rest))
+        return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
         grant, resource = self.grant, self.resource.identifier
-        if grant.confidential and self.client_auth.method == "none":
+        public, local = self.client_auth.method == "none", self.server.dialect.form == "get"
+        if grant.confidential and public and not local:
             raise ConfigurationError(
                 f"A public client cannot have a token for {resource!r} by {grant.grant_type!r} "
                 "(RFC 6749 4.4): anybody could ask in its name. Authenticate the client, or use "
                 "another grant."
+            )
+        # RFC 6749 2.3.1: credentials "MUST NOT be included in the request URI."
+        if local and not (public and grant.grant_type == "client_credentials"):
+            raise ConfigurationError(
+                f"The dialect {self.server.dialect.name!r} puts its parameters into a URL, where "
+                f"no credential belongs. For {resource!r} use PublicClient(...) and "
+                "ClientCredentials() with it."
             )
         # RFC 6749 10.4: a refresh token is shared "only among the authorization server and the
         # client to whom the refresh tokens were issued".
@@ -138,13 +171,30 @@ class TokenRequest:
                 "with them."
             )
 
-    def _target(self) -> list[tuple[str, str]]:
-        return [("resource", self.resource.identifier), *dict(self.resource.extra).items()]
 
-    def _scope(self) -> list[tuple[str, str]]:
-        # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
-        # from the request", so an empty scope is not sent.
-        return [("scope", " ".join(sorted(self.scopes)))] if self.scopes else []
+def check_told_apart(requests: Iterable[TokenRequest]) -> None:
+    """
+    See that a server can tell the resources of a program apart, before anything is asked for.
+
+    Where a dialect names no target, two resources with the same scopes would get the same rights.
+    A JWT or the same string twice shows that; two opaque tokens do not.
+
+    Raises:
+        ConfigurationError: If two requests for two resources say the same.
+    """
+    seen: dict[tuple[object, ...], TokenRequest] = {}
+    for request in requests:
+        server, client = request.server, request.client_auth
+        same = (server.issuer, server.token_endpoint, client.client_id, request.grant.grant_type)
+        twin = seen.setdefault((*same, request.target, request.scopes_sent), request)
+        if twin.resource.identifier != request.resource.identifier:
+            raise ConfigurationError(
+                f"{server.name!r}, spoken to in the dialect {server.dialect.name!r}, cannot tell "
+                f"{twin.resource.identifier!r} from {request.resource.identifier!r}: both are "
+                "asked for in the same words, so each token would be good at the other. Give "
+                "each scopes or a server= of its own, choose another dialect, or map both "
+                "destinations to one resource."
+            )
 
 
 def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
@@ -243,11 +293,16 @@ def issued_token(
     # if it does not understand the token type".
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise _unusable(request, f"has token_type {quoted(repr(token_type))}, not 'Bearer'")
+    # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
+    issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
+    if issued_type not in _ACCESS_TOKEN_TYPES:
+        raise _unusable(
+            request, f"has issued_token_type {quoted(repr(issued_type))}, no access token"
+        )
     remarks: list[Remark] = []
-    lifetime = _lifetime(response.get("expires_in"), request, remarks)
+    lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
-    if "resource" in response:
-        _check_resource_member(response["resource"], request)
+    _check_resource_member(response, request)
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
@@ -277,29 +332,40 @@ def _access_token(response: Members, request: TokenRequest) -> Secret:
     return value
 
 
-def _lifetime(expires_in: object, request: TokenRequest, remarks: list[Remark]) -> timedelta:
-    if expires_in is None:
+def _lifetime(
+    response: Members, request: TokenRequest, requested_at: float, remarks: list[Remark]
+) -> timedelta:
+    dialect = request.server.dialect
+    if response.get("expires_in") is not None:
+        seconds = _number(response["expires_in"])
+    elif dialect.expires_on and response.get("expires_on") is not None:
+        seconds = _number(response["expires_on"]) - requested_at
+    elif dialect.default_lifetime is not None:
+        seconds = dialect.default_lifetime.total_seconds()
+    else:
         # RFC 6749 5.1: expires_in is only RECOMMENDED.
-        remarks.append(
-            (
-                "expires_in_missing",
-                f"assuming a lifetime of {_DEFAULT_LIFETIME.total_seconds():.0f} s",
-            )
-        )
-        return _DEFAULT_LIFETIME
-    seconds = math.nan
-    # Entra ID v1 and Azure's instance metadata write the number as a string.
-    if isinstance(expires_in, str) and re.fullmatch(
-        r"[0-9]{1,20}(\.[0-9]+)?", expires_in, re.ASCII
-    ):
-        seconds = min(float(expires_in), 1e9)
-    elif isinstance(expires_in, int | float) and not isinstance(expires_in, bool):
-        seconds = math.nan if expires_in == math.inf else float(min(expires_in, 1e9))
+        seconds = _DEFAULT_LIFETIME.total_seconds()
+        remarks.append(("expires_in_missing", f"assuming a lifetime of {seconds:.0f} s"))
     if not seconds > 0:
+        member = "expires_on" if response.get("expires_in") is None else "expires_in"
         raise _unusable(
-            request, f"has expires_in {quoted(repr(expires_in), 40)}, no positive number of seconds"
+            request,
+            f"has {member} {quoted(repr(response[member]), 40)}, which leaves no positive number "
+            "of seconds",
         )
-    return min(timedelta(seconds=seconds), _MAX_LIFETIME)
+    return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
+
+
+def _number(value: object) -> float:
+    """
+    A finite number, also where it is written as a string (Entra ID v1, Azure's instance
+    metadata); NaN for anything else.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", value, re.ASCII):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value == math.inf:
+        return math.nan
+    return float(min(value, 1e20))
 
 
 def _earlier(
@@ -332,32 +398,45 @@ def _granted(scope: object, request: TokenRequest, remarks: list[Remark]) -> fro
     if not isinstance(scope, str):
         return request.scopes
     granted = frozenset(scope.split())
-    if request.scopes - granted:
-        missing = " ".join(sorted(request.scopes - granted))
+    target = Target(request.resource.identifier, request.resource.expected_audience)
+    as_sent = partial(
+        request.server.dialect.scopes, target=target, grant_type=request.grant.grant_type
+    )
+    # As they were asked for or as they were sent: Entra ID v2 answers either way.
+    unasked = as_sent(frozenset())
+    known = {asked: {asked, *as_sent({asked}) - unasked} for asked in request.scopes}
+    missing = " ".join(sorted(asked for asked in known if not known[asked] & granted))
+    if missing:
         remarks.append(("scope_narrowed", f"asked for and not granted: {quoted(missing)}"))
-    if request.scopes and granted - request.scopes:
-        added = " ".join(sorted(granted - request.scopes))
+    added = " ".join(sorted(granted.difference(unasked, *known.values())))
+    if request.scopes and added:
         remarks.append(("scope_widened", f"granted and not asked for: {quoted(added)}"))
     return granted
 
 
-def _check_resource_member(member: object, request: TokenRequest) -> None:
+def _check_resource_member(response: Members, request: TokenRequest) -> None:
     # draft-mcguinness-oauth-resource-token-resp: a string or an array of strings; one of them
     # must be what was asked for. Absent, the token may be used, as the resource is configured.
+    confirmation = request.server.dialect.confirmation
     if request.resource.verify_audience == "off":
         return
+    if "resource" not in response:
+        if confirmation == "require":
+            raise _mismatch(request, (), "the response does not say which `resource` it is for")
+        return
+    member = response["resource"]
     values: list[Any] = member if isinstance(member, list) else [member]
     if not values or not all(isinstance(v, str) for v in values):
         raise _mismatch(request, (), "the response has a malformed `resource` member")
-    if request.resource.identifier not in values and not any(
-        _same_uri(v, request.resource.identifier) for v in values
-    ):
+    if confirmation == "if_uri" and not any(":" in v for v in values):
+        return
+    if not any(_same_uri(v, request.resource.identifier) for v in values):
         raise _mismatch(request, tuple(values), "the response says it is for")
 
 
 def _same_uri(left: str, right: str) -> bool:
     try:
-        return http.URL(left) == http.URL(right)
+        return left == right or http.URL(left) == http.URL(right)
     except (http.InvalidURL, UnicodeError):
         return False
 
@@ -373,24 +452,23 @@ def _check_audience(
             raise _mismatch(request, (), "the token is opaque, and verify_audience='require'")
         return
     audience = claims.audience
-    if request.resource.expected_audience not in audience:
+    promised = request.server.dialect.says_audience or request.resource.audience is not None
+    if request.resource.expected_audience not in audience and (promised or mode == "require"):
         raise _mismatch(request, audience, "its `aud` is" if audience else "it has no `aud`")
     # RFC 8707 3: a token that several resources accept can be replayed by each at the others.
     others = other_audiences & set(audience) - {request.resource.expected_audience}
     if others:
-        raise _mismatch(
-            request, audience, "it is good at another configured resource too: `aud` is"
-        )
+        raise _mismatch(request, audience, "it is good at another configured resource: `aud` is")
 
 
 def _mismatch(request: TokenRequest, audience: tuple[str, ...], why: str) -> AudienceMismatchError:
     shown = quoted(", ".join(audience)) if audience else ""
     return AudienceMismatchError(
         f"{request.server.name!r} issued a token for {request.resource.identifier!r} that was "
-        f"dropped: {why}{f' {shown!r}' if shown else ''}. The server may ignore `resource` and "
-        "want the target in another way (an `audience` parameter by "
-        "Resource(..., extra={'audience': ...}), or a scope), or write another name: then set "
-        "Resource(..., audience=...).",
+        f"dropped: {why}{f' {shown!r}' if shown else ''}. The server may want the target in "
+        "another way than the dialect "
+        f"{request.server.dialect.name!r}: see AuthorizationServer(dialect=...). Or it writes "
+        "another name for it: then set Resource(..., audience=...).",
         request.resource.identifier,
         audience,
     )
@@ -420,18 +498,23 @@ def _refusal(
             resource,
             answer.status,
         )
-    error, description, uri = (
+    code, description, uri = (
         _foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
-    advice = _ADVICE.get(str(error), "See the server's documentation for this error.")
+    meaning = request.server.dialect.meaning(error, str(response.get("error_description", "")))
+    if meaning != error:
+        # Kept, as it is what the server's documentation and its log speak of.
+        description = code if description is None else f"{code}: {description}"
+        code = meaning
+    advice = _ADVICE.get(str(code), "See the server's documentation for this error.")
     scopes = f" and the scopes {' '.join(sorted(request.scopes))!r}" if request.scopes else ""
     return OAuthError(
-        f"{request.server.name!r} refused a token for {resource!r}{scopes} with {error!r}"
+        f"{request.server.name!r} refused a token for {resource!r}{scopes} with {code!r}"
         f"{f' ({description})' if description else ''}. {advice}",
         resource,
         answer.status,
-        str(error),
+        str(code),
         description,
         uri,
     )
@@ -445,12 +528,18 @@ def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
     return quoted(text)
 
 
+_ACCESS_TOKEN_TYPES = (
+    "urn:ietf:params:oauth:token-type:access_token",
+    "urn:ietf:params:oauth:token-type:jwt",
+)
 _MAX_SKEW = 60.0
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)
 
 _ADVICE = {
+    "consent_required": "Somebody has to consent to this API; other APIs may be had all the same.",
+    "interaction_required": "The user has to sign in again for this API.",
     "invalid_client": "Check the client id, its secret and the authentication method.",
     "invalid_grant": "What the grant rests on has ended or was revoked.",
     "invalid_request": "The server misses or dislikes a parameter: look at its description.",
