@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache, partial
 
@@ -22,7 +24,7 @@ from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken
+from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
 
 __all__ = ["TokenCache", "seconds_of", "steady_clock"]
 
@@ -149,15 +151,18 @@ class TokenCache:
                 that could not be had, after all of them were tried.
             ConfigurationError: If an identifier is not that of one configured resource.
         """
-        wanted, errors = self._wanted(resources, scopes), list[ResourceTokensError]()
-        todo = iter(wanted)
+        wanted = self._wanted(resources, scopes)
+        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
 
         def work() -> None:
-            for request in todo:
-                try:
-                    self._acquire(request)
-                except ResourceTokensError as error:
-                    errors.append(error)
+            # Another thread may take the last one first.
+            with suppress(IndexError):
+                while todo:
+                    request = todo.popleft()
+                    try:
+                        self._acquire(request)
+                    except ResourceTokensError as error:
+                        failed[request.key] = error
 
         with ThreadPoolExecutor(_workers(wanted), "resource_tokens prefetch") as pool:
             try:
@@ -165,8 +170,8 @@ class TokenCache:
                     worker.result()
             finally:
                 # Interrupted, the workers stop after what they are at.
-                wanted.clear()
-        _raise_all(errors)
+                todo.clear()
+        _raise_all(wanted, failed)
 
     async def aprefetch(
         self,
@@ -178,20 +183,21 @@ class TokenCache:
         """
         import anyio
 
-        wanted, errors = self._wanted(resources, scopes), list[ResourceTokensError]()
-        todo = iter(wanted)
+        wanted = self._wanted(resources, scopes)
+        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
 
         async def work() -> None:
-            for request in todo:
+            while todo:
+                request = todo.popleft()
                 try:
                     await self._aacquire(request)
                 except ResourceTokensError as error:
-                    errors.append(error)
+                    failed[request.key] = error
 
         async with anyio.create_task_group() as workers:
             for _ in range(_workers(wanted)):
                 workers.start_soon(work)
-        _raise_all(errors)
+        _raise_all(wanted, failed)
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
@@ -314,6 +320,9 @@ def _workers(wanted: Collection[TokenRequest]) -> int:
     return max(1, min(len(wanted), AT_A_TIME * len(servers)))
 
 
-def _raise_all(errors: list[ResourceTokensError]) -> None:
-    if errors:
+def _raise_all(
+    wanted: Iterable[TokenRequest], failed: Mapping[TokenKey, ResourceTokensError]
+) -> None:
+    if failed:
+        errors = [failed[request.key] for request in wanted if request.key in failed]
         raise ExceptionGroup(f"{len(errors)} tokens could not be had", errors)

@@ -17,6 +17,7 @@ import resource_tokens
 import resource_tokens.stores
 import resource_tokens.testing
 from resource_tokens import AuthorizationServer, exceptions
+from resource_tokens._acquire import _LONGEST_PAUSE, _TRIES, AT_A_TIME
 from resource_tokens.events import EventName
 from resource_tokens.tokens import Freshness
 
@@ -164,4 +165,5 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert 3600 - 300 * 1.2 == early.soft_at
     assert (60 * 0.75, 60 * 0.9) == (minute.soft_at, minute.hard_at)
     assert timedelta(seconds=10) == server.timeout
+    assert (4, 3, 3600) == (AT_A_TIME, _TRIES, _LONGEST_PAUSE)
     assert "MemoryTokenStore(0 of 1024 tokens)" == repr(resource_tokens.stores.MemoryTokenStore())
