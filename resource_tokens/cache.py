@@ -155,14 +155,11 @@ class TokenCache:
         todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
 
         def work() -> None:
-            # Another thread may take the last one first.
-            with suppress(IndexError):
-                while todo:
-                    request = todo.popleft()
-                    try:
-                        self._acquire(request)
-                    except ResourceTokensError as error:
-                        failed[request.key] = error
+            while (request := _taken_from(todo)) is not None:
+                try:
+                    self._acquire(request)
+                except ResourceTokensError as error:
+                    failed[request.key] = error
 
         with ThreadPoolExecutor(_workers(wanted), "resource_tokens prefetch") as pool:
             try:
@@ -187,8 +184,7 @@ class TokenCache:
         todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
 
         async def work() -> None:
-            while todo:
-                request = todo.popleft()
+            while (request := _taken_from(todo)) is not None:
                 try:
                     await self._aacquire(request)
                 except ResourceTokensError as error:
@@ -318,6 +314,13 @@ def seconds_of(min_ttl: timedelta) -> float:
 def _workers(wanted: Collection[TokenRequest]) -> int:
     servers = {request.server for request in wanted}
     return max(1, min(len(wanted), AT_A_TIME * len(servers)))
+
+
+def _taken_from(todo: deque[TokenRequest]) -> TokenRequest | None:
+    # Another thread may take the last one first.
+    with suppress(IndexError):
+        return todo.popleft()
+    return None
 
 
 def _raise_all(
