@@ -4,16 +4,14 @@ Sending token requests: bounded in time and size, without redirects or surroundi
 
 from __future__ import annotations
 
-import contextlib
+import select
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import trustme
 
 from resource_tokens import (
     AuthorizationServer,
@@ -21,8 +19,10 @@ from resource_tokens import (
     TokenCache,
     TokenRequestError,
 )
+from resource_tokens._local_http import Acceptor
 from tests.conftest import CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, World
 from tests.servers.apis import Answer, Sink
+from tests.servers.tls import authority, secured, serving, trusting
 
 SHORT = timedelta(milliseconds=300)
 
@@ -32,54 +32,30 @@ def cache_for(endpoint: str, **options: Any) -> TokenCache:
     return TokenCache(server, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET))
 
 
-class Dripping:
+class Dripping(Acceptor):
     """
     A server that sends one byte at a time, for as long as somebody listens.
     """
 
-    def __init__(self, preamble: bytes, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, preamble: bytes, *, secure: bool = False) -> None:
         self._preamble = preamble
-        self._tls = tls
-        self._stop = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        scheme = "http" if tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/token"
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        self._tls = serving() if secure else None
+        super().__init__()
+        self.url = f"{'https' if secure else 'http'}://127.0.0.1:{self.port}/token"
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            plain, _ = self._listener.accept()
-            connection = (
-                plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
-            )
-            with connection:
-                connection.recv(65536)
-                connection.sendall(self._preamble)
-                while not self._stop.wait(0.02):
-                    connection.sendall(b"x")
+    def _serve(self, connection: socket.socket) -> None:
+        if self._tls is None:
+            self._drip(connection)
+        else:
+            with secured(connection, self._tls) as encrypted:
+                self._drip(encrypted)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def serving(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
+    def _drip(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(self._preamble)
+        # Readable is what the other side has closed.
+        while not select.select([connection], [], [], 0.02)[0]:
+            connection.sendall(b"x")
 
 
 @pytest.fixture
@@ -94,16 +70,12 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["headers", "body"],
 )
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
-def test_a_dripping_server_is_given_up(
-    caller: Caller, preamble: bytes, serving: ssl.SSLContext, authority: trustme.CA, secure: bool
-) -> None:
+def test_a_dripping_server_is_given_up(caller: Caller, preamble: bytes, secure: bool) -> None:
     """
     P10: the limit is on the request as a whole, not on each read.
     """
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    with Dripping(preamble, serving if secure else None) as server:
-        cache = cache_for(server.url, timeout=SHORT, verify=trusting)
+    with Dripping(preamble, secure=secure) as server:
+        cache = cache_for(server.url, timeout=SHORT, verify=trusting())
         with pytest.raises(TokenRequestError, match=r"no whole answer within 0\.3 s") as caught:
             caller.token(cache, ORDERS)
 
@@ -172,30 +144,30 @@ def test_a_broken_connection_is_one_clear_error(caller: Caller, script: Callable
 
 
 @pytest.mark.usefixtures("no_environment")
-def test_certificates_are_checked(caller: Caller, serving: ssl.SSLContext) -> None:
+def test_certificates_are_checked(caller: Caller) -> None:
     """
     R6750-9: an unknown authority is no authorization server.
     """
-    with Sink(tls=serving) as server, pytest.raises(TokenRequestError, match=r"(?i)certificate"):
+    with Sink(tls=serving()) as server, pytest.raises(TokenRequestError, match=r"(?i)certificate"):
         caller.token(cache_for(f"{server.url}/token"), ORDERS)
 
 
 @pytest.fixture
-def answering(serving: ssl.SSLContext) -> Iterator[Sink]:
+def answering() -> Iterator[Sink]:
     body = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 60}'
-    with Sink(tls=serving) as server:
+    with Sink(tls=serving()) as server:
         server.answer("/token", 200, body=body)
         yield server
 
 
 def test_an_own_authority_is_trusted_by_file_or_context(
-    caller: Caller, answering: Sink, authority: trustme.CA, tmp_path: Any
+    caller: Caller, answering: Sink, tmp_path: Any
 ) -> None:
     """
     `verify=` takes the path of a CA bundle, or a context.
     """
     bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
+    authority().cert_pem.write_to_path(str(bundle))
     context = ssl.create_default_context(cafile=str(bundle))
     for verify in (str(bundle), context):
         cache = cache_for(f"{answering.url}/token", verify=verify)
