@@ -20,10 +20,11 @@ from typing import Any, Protocol, TypeVar
 
 from cachetools import LRUCache
 
-from resource_tokens._httpx import http
+from resource_tokens._addresses import reach_of
+from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import Waiter
-from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
+from resource_tokens.oauth.messages import ClientCertificate, HTTPAnswer, HTTPRequest
 from resource_tokens.oauth.metadata import AuthorizationServer
 
 __all__ = ["IO", "AsyncIO", "BlockingIO", "SendError", "run_to_end"]
@@ -91,19 +92,20 @@ class BlockingIO:
     blocking = True
 
     def __init__(self) -> None:
-        self._tls = _TLSContexts()
+        self._clients = _Clients()
 
     async def send(
         self, request: HTTPRequest, server: AuthorizationServer, limit: float
     ) -> HTTPAnswer:
-        deadline = _Deadline(limit)
+        peer = _Peer(request)
+        deadline = _Deadline(limit, peer)
         try:
             with (
                 deadline,
-                http.Client(**self._tls.options(server, request, limit)) as client,
-                client.stream(**_arguments(request), extensions={"trace": deadline}) as response,
+                self._clients.client(server, request, limit, blocking=True) as client,
+                client.stream(**_arguments(request, server, deadline)) as response,
             ):
-                body = _Body(response)
+                body = _Body(response, peer)
                 for chunk in response.iter_raw():
                     body.add(chunk)
                     if body.too_large:
@@ -132,7 +134,7 @@ class AsyncIO:
     blocking = False
 
     def __init__(self) -> None:
-        self._tls = _TLSContexts()
+        self._clients = _Clients()
 
     async def send(
         self, request: HTTPRequest, server: AuthorizationServer, limit: float
@@ -140,14 +142,14 @@ class AsyncIO:
         # Local: httpx itself imports anyio only when it is first used.
         import anyio
 
-        failure = _too_late(limit)
+        failure, peer = _too_late(limit), _Peer(request)
         with anyio.move_on_after(limit) as scope:
             try:
                 async with (
-                    http.AsyncClient(**self._tls.options(server, request, limit)) as client,
-                    client.stream(**_arguments(request)) as response,
+                    self._clients.client(server, request, limit, blocking=False) as client,
+                    client.stream(**_arguments(request, server, peer.aconnected)) as response,
                 ):
-                    body = _Body(response)
+                    body = _Body(response, peer)
                     async for chunk in response.aiter_raw():
                         body.add(chunk)
                         if body.too_large:
@@ -194,20 +196,44 @@ def _call_soon_threadsafe() -> Callable[[Callable[[], object]], object]:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
-class _TLSContexts:
+class _Clients:
     """
-    Client options, with one TLS context per server and client certificate: loading certificates
-    takes milliseconds.
+    A client for each request, with one TLS context per server and client certificate: loading
+    certificates takes milliseconds.
     """
 
     def __init__(self) -> None:
         self._contexts: LRUCache[Hashable, ssl.SSLContext] = LRUCache(64)  # guarded by _lock
         self._lock = SafeLock()
 
-    def options(
-        self, server: AuthorizationServer, request: HTTPRequest, limit: float
-    ) -> dict[str, Any]:
-        certificate = request.certificate
+    def client(
+        self, server: AuthorizationServer, request: HTTPRequest, limit: float, *, blocking: bool
+    ) -> Any:
+        """
+        A client of the colour asked for.
+        """
+        context = self._context(server, request.certificate)
+        library: Any = http
+        transport: Any = None
+        if server.uds is not None:
+            kind: Any = http.HTTPTransport if blocking else http.AsyncHTTPTransport
+            transport = kind(uds=server.uds, verify=context, trust_env=server.trust_env)
+        elif server.transport is not None:
+            library = next(lib for lib in LIBRARIES if isinstance(server.transport, _bases(lib)))
+            transport = _Borrowed(server.transport, "handle_request" if blocking else _ASYNC)
+        make = library.Client if blocking else library.AsyncClient
+        return make(
+            verify=context,
+            proxy=server.proxy,
+            transport=transport,
+            timeout=limit,
+            trust_env=server.trust_env,
+            follow_redirects=False,
+        )
+
+    def _context(
+        self, server: AuthorizationServer, certificate: ClientCertificate | None
+    ) -> ssl.SSLContext:
         # A certificate that was replaced is another one, under the same name.
         changed = [Path(file).stat().st_mtime_ns for file in certificate or ()]
         key = (server, certificate, *changed)
@@ -221,13 +247,89 @@ class _TLSContexts:
                 context.load_cert_chain(certificate.certificate, certificate.key)
             with self._lock:
                 self._contexts[key] = context
-        return {
-            "verify": context,
-            "proxy": server.proxy,
-            "timeout": limit,
-            "trust_env": server.trust_env,
-            "follow_redirects": False,
-        }
+        return context
+
+
+class _Borrowed:
+    """
+    A transport of the user, which no client of ours closes.
+    """
+
+    def __init__(self, transport: Any, method: str) -> None:
+        if not hasattr(transport, method):
+            raise SendError(
+                f"the transport {type(transport).__name__} has no {method}, and so cannot be used "
+                f"in {'async' if method == _ASYNC else 'blocking'} calls or refreshes ahead",
+                sent=False,
+                passing=False,
+            )
+        setattr(self, method, getattr(transport, method))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
+
+
+def _bases(library: Any) -> tuple[type, type]:
+    return library.BaseTransport, library.AsyncBaseTransport
+
+
+class _Peer:
+    """
+    The address that a request is sent to, from httpcore's `trace`: the one that was connected to,
+    whatever a name led to before or leads to later.
+    """
+
+    def __init__(self, request: HTTPRequest) -> None:
+        self.address = ""
+        self._request = request
+        self._direct = False
+
+    def connected(self, name: str, info: dict[str, Any]) -> None:
+        """
+        What httpcore calls at each step of a blocking request.
+
+        Raises:
+            SendError: If the address is too near. Nothing was sent by then.
+        """
+        if self._is_too_near(name, info):
+            info["return_value"].close()
+            raise self._too_near()
+
+    async def aconnected(self, name: str, info: dict[str, Any]) -> None:
+        """
+        The same for an async request.
+        """
+        if self._is_too_near(name, info):
+            await info["return_value"].aclose()
+            raise self._too_near()
+
+    def _is_too_near(self, name: str, info: dict[str, Any]) -> bool:
+        if name == "connection.connect_tcp.started":
+            url = http.URL(self._request.url)
+            port = url.port or {"https": 443, "http": 80}[url.scheme]
+            # Or else it is a proxy, which connects in our place.
+            self._direct = (info["host"], info["port"]) == (url.raw_host.decode("ascii"), port)
+        if name != "connection.connect_tcp.complete" or not self._direct:
+            return False
+        self.address = info["return_value"].get_extra_info("server_addr")[0]
+        return reach_of(self.address) > self._request.reach
+
+    def _too_near(self) -> SendError:
+        return SendError(
+            f"its host is at {self.address}, which is nearer to this machine than the document "
+            "that named it; configure token_endpoint= if that is right",
+            sent=False,
+            passing=False,
+        )
 
 
 def _tls_context(server: AuthorizationServer) -> ssl.SSLContext:
@@ -238,14 +340,20 @@ def _tls_context(server: AuthorizationServer) -> ssl.SSLContext:
     return http.create_ssl_context(verify=server.verify, trust_env=server.trust_env)
 
 
-def _arguments(request: HTTPRequest) -> dict[str, Any]:
+def _arguments(
+    request: HTTPRequest, server: AuthorizationServer, trace: Callable[..., Any]
+) -> dict[str, Any]:
+    # Pairs of names and secrets, since the server was made.
+    pairs: Any = server.headers
+    more = {name: value.reveal() for name, value in pairs}
     # A compressed answer could unpack to any size.
-    headers = {**request.headers, "Accept-Encoding": "identity"}
+    headers = {**more, **request.headers, "Accept-Encoding": "identity"}
     return {
         "method": request.method,
         "url": request.url,
         "headers": headers,
         "content": request.body or None,
+        "extensions": {"trace": trace},
     }
 
 
@@ -254,8 +362,9 @@ class _Body:
     The body of an answer, up to a size that no honest answer reaches.
     """
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: Any, peer: _Peer) -> None:
         self._response = response
+        self._peer = peer
         self._body = bytearray()
 
     def add(self, chunk: bytes) -> None:
@@ -267,7 +376,8 @@ class _Body:
 
     def answer(self) -> HTTPAnswer:
         headers = {name.lower(): value for name, value in self._response.headers.items()}
-        return HTTPAnswer(self._response.status_code, headers, bytes(self._body))
+        status = self._response.status_code
+        return HTTPAnswer(status, headers, bytes(self._body), self._peer.address)
 
 
 class _Deadline:
@@ -279,7 +389,8 @@ class _Deadline:
     another thread when the time is up.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, peer: _Peer) -> None:
+        self._peer = peer
         self._ends_at = time.monotonic() + limit
         self._timer = threading.Timer(limit, self._shut_down)
         self._timer.daemon = True
@@ -291,6 +402,7 @@ class _Deadline:
             self._stream = stream
         if self.passed():
             raise SendError(f"{name} came too late")
+        self._peer.connected(name, info)
 
     def passed(self) -> bool:
         return time.monotonic() >= self._ends_at
@@ -339,7 +451,16 @@ _OWN_CONTEXT = (
     "an SSLContext in verify= is not given a client certificate, since others may use it: load "
     "the certificate into it, or give verify= the path of a CA bundle"
 )
-_NEVER_SENT = (http.ConnectError, http.ConnectTimeout, http.ProxyError)
+_ASYNC = "handle_async_request"
+
+
+def _of_both(*names: str) -> tuple[type[Exception], ...]:
+    # A transport of the user may be of either library.
+    return tuple(getattr(library, name) for library in LIBRARIES for name in names)
+
+
+_NEVER_SENT = _of_both("ConnectError", "ConnectTimeout", "ProxyError")
+_INVALID = _of_both("InvalidURL", "UnsupportedProtocol")
 # What is wrong with the configuration is wrong the next time as well.
-_FINAL = (ssl.SSLCertVerificationError, http.InvalidURL, http.UnsupportedProtocol, ValueError)
-_FAILURES = (http.HTTPError, http.InvalidURL, http.StreamError, OSError, ValueError, SendError)
+_FINAL = (ssl.SSLCertVerificationError, ValueError, *_INVALID)
+_FAILURES = (OSError, ValueError, SendError, *_of_both("HTTPError", "InvalidURL", "StreamError"))

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 import ssl
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from resource_tokens import (
@@ -17,13 +20,15 @@ from resource_tokens import (
     Resource,
     TokenRequestError,
 )
+from resource_tokens._addresses import Reach
 from resource_tokens.oauth.messages import HTTPAnswer
-from resource_tokens.oauth.metadata import metadata_requests, token_endpoint_in
+from resource_tokens.oauth.metadata import Metadata, metadata_in, metadata_requests
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, Clock, World
 from tests.servers.apis import Answer, Sink
 
 ISSUER = "https://login.example.com"
+SERVER = AuthorizationServer(issuer=ISSUER)
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -31,45 +36,50 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def read(
-    body: Any, *, status: int = 200, kind: str = "application/json", issuer: str = ISSUER
-) -> str | None:
+    body: Any,
+    *,
+    status: int = 200,
+    kind: str = "application/json",
+    server: AuthorizationServer = SERVER,
+    peer: str = "",
+) -> Metadata | None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return token_endpoint_in(HTTPAnswer(status, {"content-type": kind}, raw), issuer, "urn:x:a")
+    answer = HTTPAnswer(status, {"content-type": kind}, raw, peer)
+    return metadata_in(answer, server, "urn:x:a")
 
 
-@pytest.mark.parametrize(
-    ("issuer", "oauth", "openid"),
-    [
-        (
-            "https://h",
-            "https://h/.well-known/oauth-authorization-server",
-            "https://h/.well-known/openid-configuration",
-        ),
-        (
-            "https://h/",
-            "https://h/.well-known/oauth-authorization-server",
-            "https://h/.well-known/openid-configuration",
-        ),
-        (
-            "https://h/t1",
-            "https://h/.well-known/oauth-authorization-server/t1",
-            "https://h/t1/.well-known/openid-configuration",
-        ),
-        (
-            "https://h:8443/t1/v2/",
-            "https://h:8443/.well-known/oauth-authorization-server/t1/v2",
-            "https://h:8443/t1/v2/.well-known/openid-configuration",
-        ),
-    ],
-)
-def test_the_two_addresses(issuer: str, oauth: str, openid: str) -> None:
+def token_endpoint(body: Any, **options: Any) -> str | None:
+    found = read(body, **options)
+    assert found is not None
+    return found.endpoint("token_endpoint", "client_secret_basic")
+
+
+@pytest.mark.parametrize("issuer", ["https://h", "https://h/"])
+def test_where_to_look_for_the_metadata_of_a_host(issuer: str) -> None:
     """
-    R8414-1, R8414-2, R8414-3: inserted first, appended second, one slash at the end removed.
+    R8414-1, R8414-3, RMCP-6: the OAuth address, then the OpenID one; one slash at the end removed.
     """
     requests = metadata_requests(issuer)
 
-    assert [oauth, openid] == [request.url for request in requests]
-    assert ["GET", "GET"] == [request.method for request in requests]
+    expected = [
+        "https://h/.well-known/oauth-authorization-server",
+        "https://h/.well-known/openid-configuration",
+    ]
+    assert expected == [request.url for request in requests]
+    assert {"GET"} == {request.method for request in requests}
+
+
+@pytest.mark.parametrize("issuer", ["https://h:8443/t1/v2", "https://h:8443/t1/v2/"])
+def test_where_to_look_for_the_metadata_of_a_path(issuer: str) -> None:
+    """
+    R8414-1, R8414-2, R8414-3, RMCP-6: inserted, the OpenID one inserted, the OpenID one appended.
+    """
+    expected = [
+        "https://h:8443/.well-known/oauth-authorization-server/t1/v2",
+        "https://h:8443/.well-known/openid-configuration/t1/v2",
+        "https://h:8443/t1/v2/.well-known/openid-configuration",
+    ]
+    assert expected == [request.url for request in metadata_requests(issuer)]
 
 
 def test_the_token_endpoint_is_taken_from_the_document() -> None:
@@ -78,8 +88,123 @@ def test_the_token_endpoint_is_taken_from_the_document() -> None:
     """
     endpoint = "https://oauth.example.net/token?tenant=a"
 
-    assert endpoint == read(document(token_endpoint=endpoint, x=1))
-    assert f"{ISSUER}/token" == read(document(), kind="Application/JSON; charset=utf-8")
+    assert endpoint == token_endpoint(document(token_endpoint=endpoint, x=1))
+    assert f"{ISSUER}/token" == token_endpoint(document(), kind="Application/JSON; charset=utf-8")
+
+
+def test_everything_that_is_read_of_a_document() -> None:
+    """
+    R8414-7: endpoints, keys, methods, and the resources that it is for (R9728-8).
+    """
+    found = read(
+        document(
+            revocation_endpoint=f"{ISSUER}/revoke",
+            introspection_endpoint=f"{ISSUER}/introspect",
+            jwks_uri=f"{ISSUER}/jwks",
+            token_endpoint_auth_methods_supported=["private_key_jwt"],
+            protected_resources=["https://api.example.com/"],
+        )
+    )
+
+    assert found is not None
+    assert f"{ISSUER}/revoke" == found.endpoint("revocation_endpoint", "none")
+    assert f"{ISSUER}/introspect" == found.endpoint("introspection_endpoint", "none")
+    assert f"{ISSUER}/jwks" == found.jwks_uri
+    assert ("private_key_jwt",) == found.token_endpoint_auth_methods_supported
+    assert ("https://api.example.com/",) == found.protected_resources
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "http://h/", "https://h/#f", ["https://h/"], {}])
+def test_what_else_is_wrong_in_a_document_is_as_if_it_was_not_there(wrong: Any) -> None:
+    """
+    R8414-5: a token can be had without it, and it is never used.
+    """
+    found = read(
+        document(
+            revocation_endpoint=wrong,
+            jwks_uri=wrong,
+            mtls_endpoint_aliases={"token_endpoint": wrong},
+            token_endpoint_auth_methods_supported=wrong,
+            protected_resources=[wrong, 5],
+        )
+    )
+
+    assert found is not None
+    assert (None, None) == (found.endpoint("revocation_endpoint", "none"), found.jwks_uri)
+    assert {} == found.mtls_endpoint_aliases
+    assert () == found.protected_resources
+
+
+@pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
+def test_a_client_with_a_certificate_uses_the_alias(method: str) -> None:
+    """
+    R8705-1: where there is an alias, and for such clients only.
+    """
+    aliases = {"token_endpoint": "https://mtls.example.com/token", "x": "y"}
+    found = read(document(mtls_endpoint_aliases=aliases, revocation_endpoint=f"{ISSUER}/revoke"))
+
+    assert found is not None
+    assert aliases["token_endpoint"] == found.endpoint("token_endpoint", method)
+    assert f"{ISSUER}/revoke" == found.endpoint("revocation_endpoint", method)
+    assert f"{ISSUER}/token" == found.endpoint("token_endpoint", "client_secret_basic")
+
+
+@pytest.mark.parametrize("aliases", [None, [], "x", 5])
+def test_aliases_that_are_none(aliases: Any) -> None:
+    """
+    R8705-1: "else the normal one".
+    """
+    found = read(document(mtls_endpoint_aliases=aliases))
+
+    assert found is not None
+    assert f"{ISSUER}/token" == found.endpoint("token_endpoint", "tls_client_auth")
+
+
+NEAR = ["127.0.0.1", "169.254.169.254", "10.0.0.8", "[::ffff:a00:1]", "[64:ff9b::a9fe:a9fe]"]
+
+
+@pytest.mark.parametrize("host", NEAR)
+def test_a_document_from_far_away_names_no_machine_next_door(host: str) -> None:
+    """
+    X3, R9728-9: an address that is written in the document is refused before anything is sent.
+    """
+    endpoint = f"https://{host}/token"
+
+    with pytest.raises(TokenRequestError, match="nearer to this machine"):
+        read(document(token_endpoint=endpoint))
+    found = read(document(mtls_endpoint_aliases={"token_endpoint": endpoint}, jwks_uri=endpoint))
+    assert found is not None
+    assert ({}, None) == (found.mtls_endpoint_aliases, found.jwks_uri)
+
+
+def test_where_a_document_came_from_decides() -> None:
+    """
+    X3: the address that was connected to, whatever the issuer's name suggests.
+    """
+    named = document(token_endpoint="https://10.0.0.8/token")
+    inside = read(named, peer="192.168.1.1")
+
+    assert inside is not None
+    assert Reach.PRIVATE is inside.reach is inside.reach_for("https://other.example.com/token")
+    assert Reach.LINK_LOCAL is inside.reach_for(f"{ISSUER}/token")
+    with pytest.raises(TokenRequestError, match="nearer to this machine"):
+        read(named, peer="2606:4700::1111")
+
+
+@pytest.mark.parametrize("host", NEAR)
+def test_the_host_of_the_issuer_is_wherever_it_is(host: str) -> None:
+    """
+    X3: whoever configured the issuer chose that host.
+    """
+    issuer = f"https://{host}"
+    endpoint = f"{issuer}:8443/token"
+    found = read(
+        document(issuer=issuer, token_endpoint=endpoint), server=AuthorizationServer(issuer=issuer)
+    )
+
+    assert found is not None
+    assert Reach.LINK_LOCAL is found.reach_for(endpoint)
+    assert found.reach is found.reach_for("https://other.example.com/token") is not Reach.PUBLIC
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410])
@@ -174,9 +299,35 @@ def test_a_loopback_issuer_may_name_a_loopback_endpoint() -> None:
     Tests and sidecars have no certificates.
     """
     issuer = "http://127.0.0.1:8080"
-    endpoint = "http://127.0.0.1:8080/token"
+    endpoint = "http://127.0.0.2:8080/token"
+    named = document(issuer=issuer, token_endpoint=endpoint)
 
-    assert endpoint == read(document(issuer=issuer, token_endpoint=endpoint), issuer=issuer)
+    assert endpoint == token_endpoint(named, server=AuthorizationServer(issuer=issuer))
+
+
+def test_a_loopback_issuer_names_nothing_nearer() -> None:
+    """
+    X3: not even tests get at what the cloud gives to this machine alone.
+    """
+    named = document(issuer="http://127.0.0.1", token_endpoint="https://169.254.169.254/token")
+
+    with pytest.raises(TokenRequestError, match="nearer to this machine"):
+        read(named, server=AuthorizationServer(issuer="http://127.0.0.1"))
+
+
+def test_behind_a_unix_socket_plain_http_is_on_no_network() -> None:
+    """
+    R8414-6: an agent on this machine speaks http, under whatever name.
+    """
+    server = AuthorizationServer(issuer="http://agent", uds="/run/agent.sock")
+    named = document(issuer="http://agent", token_endpoint="http://agent/token")
+
+    assert "http://agent/token" == token_endpoint(named, server=server)
+    with pytest.raises(TokenRequestError, match="plain http"):
+        read(
+            document(token_endpoint="http://agent/token"),
+            server=AuthorizationServer(issuer=ISSUER, uds="/run/agent.sock"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -204,6 +355,13 @@ def test_a_loopback_issuer_may_name_a_loopback_endpoint() -> None:
         ({"token_endpoint": "http://h/token"}, "not https"),
         ({"issuer": "https://h", "timeout": timedelta()}, "timeout"),
         ({"issuer": "https://h", "timeout": 10}, "timeout"),
+        ({"issuer": "https://h", "uds": ""}, "uds="),
+        ({"issuer": "https://h", "uds": 5}, "uds="),
+        ({"issuer": "https://h", "uds": b"/run/x.sock"}, "uds="),
+        ({"issuer": "ftp://h", "uds": "/run/x.sock"}, "not https"),
+        ({"issuer": "https://h", "uds": "/x", "proxy": "http://p:1"}, "proxy= and uds="),
+        ({"issuer": "https://h", "transport": "httpx"}, "transport="),
+        ({"issuer": "https://h", "transport": httpx.MockTransport}, "transport="),
     ],
 )
 def test_an_authorization_server_is_checked_at_construction(
@@ -226,6 +384,57 @@ def test_a_server_does_not_show_its_proxys_password_or_its_endpoints_query() -> 
 
     assert "hunter2" not in repr(server)
     assert "https://h/token" == server.name
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Basic s3cret"},
+        {"HOST": "s3cret"},
+        {"content-type": "s3cret"},
+        {"Content-Length": "5"},
+        {"X Key": "s3cret"},
+        {"": "s3cret"},
+        {5: "s3cret"},
+        {"X-Key": "s3cret\r\nAuthorization: Basic eA=="},
+        {"X-Key": "s3cret\x00"},
+        {"X-Key": " s3cret"},
+        {"X-Key": "s3cret\xe9"},
+        {"X-Key": ""},
+        {"X-Key": b"s3cret"},
+        [("X-Key", "s3cret")],
+        "s3cret",
+    ],
+)
+def test_headers_that_cannot_be_set(headers: Any) -> None:
+    """
+    R6749-1: what a request sets by itself stays its own; what is refused is not shown (P9).
+    """
+    with pytest.raises(ConfigurationError, match="headers=") as caught:
+        AuthorizationServer(issuer=ISSUER, headers=headers)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_headers_can_be_keys_and_are_not_shown() -> None:
+    """
+    P9: a gateway's key is a credential too, and is part of what makes a server this server.
+    """
+    keyed = AuthorizationServer(issuer=ISSUER, headers={"X-Api-Key": "s3cret 1"})
+
+    assert "s3cret" not in repr(keyed)
+    assert keyed == AuthorizationServer(issuer=ISSUER, headers={"X-Api-Key": "s3cret 1"})
+    assert keyed == replace(keyed, timeout=keyed.timeout)
+    assert keyed != AuthorizationServer(issuer=ISSUER, headers={"X-Api-Key": "s3cret 2"})
+
+
+def test_a_unix_socket_may_be_a_path_object() -> None:
+    """
+    As everywhere else in Python.
+    """
+    server = AuthorizationServer(issuer="http://agent", uds=Path("/run/agent.sock"))
+
+    assert "/run/agent.sock" == server.uds
 
 
 def test_what_one_server_learned_is_nothing_to_another(caller: Caller, world: World) -> None:
@@ -288,7 +497,7 @@ def test_discovery_happens_once_and_lazily(caller: Caller, path: str, clock: Clo
         assert 4 == len(server.token_requests)
 
 
-def test_the_openid_address_is_tried_second(caller: Caller) -> None:
+def test_the_openid_address_is_tried_after_it(caller: Caller) -> None:
     """
     R8414-3: servers that publish only OpenID metadata are found.
     """
@@ -300,8 +509,9 @@ def test_the_openid_address_is_tried_second(caller: Caller) -> None:
 
         assert [
             "/.well-known/oauth-authorization-server/t1",
+            "/.well-known/openid-configuration/t1",
             "/t1/.well-known/openid-configuration",
-        ] == paths(server)[:2]
+        ] == paths(server)[:3]
 
 
 def test_an_issuer_without_metadata_is_one_clear_error(caller: Caller, world: World) -> None:
