@@ -24,12 +24,14 @@ from resource_tokens import (
     ClientSecretPost,
     ConfigurationError,
     OAuthError,
+    RefreshToken,
     Resource,
+    ResourceTokensError,
     TokenRequestError,
 )
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import HTTPAnswer
-from resource_tokens.oauth.token_endpoint import Issued, TokenRequest, issued_token
+from resource_tokens.oauth.token_endpoint import Issued, TokenRequest, issued_token, settle
 from tests.test_tokens import asked
 
 NASTY = ["a:b", "50%", "a+b", "a b", "é", "€", "a&b=c", 'q"\\', "p%20q", "~-._", "x" * 200]
@@ -153,6 +155,29 @@ def test_an_unknown_token_type_is_refused(token_type: Any) -> None:
         judged(good(token_type=token_type))
 
 
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
+
+
+@pytest.mark.parametrize("issued_type", [ACCESS_TOKEN, "urn:ietf:params:oauth:token-type:jwt"])
+def test_an_issued_access_token_is_one(issued_type: str) -> None:
+    """
+    R8693-5: the response may say what was issued.
+    """
+    assert "opaque-1" == judged(good(issued_token_type=issued_type)).token.reveal()
+
+
+@pytest.mark.parametrize("issued_type", [ID_JAG, "urn:ietf:params:oauth:token-type:id_token", 5])
+def test_what_is_issued_as_something_else_is_not_sent(issued_type: Any) -> None:
+    """
+    R8693-5, RMCP-13: an assertion for another server is no access token, whatever its token_type.
+    """
+    with pytest.raises(TokenRequestError, match="no access token"):
+        judged(good(issued_token_type=issued_type))
+    with pytest.raises(TokenRequestError, match="token_type"):
+        judged(good(token_type="N_A", issued_token_type=issued_type))
+
+
 def test_a_missing_token_type_is_refused() -> None:
     """
     R6749-12: it is REQUIRED.
@@ -203,6 +228,7 @@ def test_lifetimes_are_read_and_capped(expires_in: Any, seconds: float) -> None:
         {},
         [3600],
         -1e30,
+        -(10**400),
     ],
 )
 def test_a_lifetime_that_is_none_is_refused(expires_in: Any) -> None:
@@ -391,6 +417,109 @@ def test_a_servers_words_are_escaped_shortened_and_free_of_secrets() -> None:
     with pytest.raises(OAuthError) as caught:
         issued_token(answer(body, 401), request, frozenset(), 0.0)
     assert len(str(caught.value.error_description)) < 300
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+MEMBERS = (
+    "access_token",
+    "error",
+    "error_description",
+    "error_uri",
+    "expires_in",
+    "expires_on",
+    "ext_expires_in",
+    "issued_token_type",
+    "refresh_token",
+    "resource",
+    "scope",
+    "token_type",
+)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"null",
+        b"true",
+        b"-1",
+        b"1e999",
+        b"9" * 4000,
+        b"9" * 9000,
+        b'"\\ud800"',
+        b'"\\u0000\\u001b[31m\\r\\nSet-Cookie: x"',
+        b'"%b"' % (b"x" * 5120),
+        b"{}",
+        b"[]",
+        b'["",5]',
+        *(nested(depth) for depth in (900, 930, 950, 960, 970, 980, 990, 10_000)),
+    ],
+    ids=lambda value: f"{value[:12]!r} {len(value)}",
+)
+def test_no_member_of_a_response_breaks_anything(member: str, value: bytes) -> None:
+    """
+    T10, T14, L11: whatever stands for one member, also twice: a token or one of our errors, on
+    one line and short.
+    """
+    rest = json.dumps({k: v for k, v in good().items() if k != member}).encode()[1:-1]
+    for body in (
+        b'{%b, "%b": %b}' % (rest, member.encode(), value),
+        b'{"%b": %b, %b, "%b": %b}' % (member.encode(), value, rest, member.encode(), value),
+    ):
+        outcome_is_one_of_ours(body, 200)
+        outcome_is_one_of_ours(body, 400)
+
+
+def outcome_is_one_of_ours(body: bytes, status: int) -> None:
+    """
+    An answer gives a token, or an error of this library that is safe to log.
+    """
+    request = asked(grant=RefreshToken("rt-1"))
+    sent = request.message("https://x.test", 0.0).secrets
+    said = answer(body, status)
+    try:
+        settle(said, request, sent)
+        issued = issued_token(said, request, frozenset({"urn:x:b"}), 1_000_000.0, sent)
+        words = [words for _, words in issued.remarks]
+        lifetime = issued.lifetime
+    except ResourceTokensError as error:
+        request.grant.fail(error, sent)
+        words, lifetime = [str(error)], timedelta(1)
+
+    assert timedelta() < lifetime <= timedelta(days=1)
+    assert [] == [said for said in words if not said.isprintable() or len(said) > 1500]
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+LIKELY = (
+    ANY_JSON
+    | st.sampled_from(["Bearer", "urn:x:a", "urn:x:b", 3600, "3600", signed(aud="urn:x:a")])
+    | st.from_regex(r"[!-~]{1,40}", fullmatch=True)
+)
+
+
+@given(
+    st.one_of(
+        st.binary(),
+        ANY_JSON.map(lambda value: json.dumps(value).encode()),
+        st.dictionaries(st.sampled_from(MEMBERS), LIKELY).map(
+            lambda response: json.dumps(good() | response).encode()
+        ),
+    ),
+    st.sampled_from([200, 201, 302, 400, 401, 500, 503]),
+)
+def test_any_answer_is_a_token_or_an_error_of_ours(body: bytes, status: int) -> None:
+    """
+    T14: a server can say what it likes.
+    """
+    outcome_is_one_of_ours(body, status)
 
 
 def test_the_audience_of_a_jwt_is_the_resource() -> None:

@@ -292,13 +292,11 @@ def issued_token(
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise _unusable(request, f"has token_type {quoted(repr(token_type))}, not 'Bearer'")
+        raise _unusable(request, f"has token_type {_shown(token_type)}, not 'Bearer'")
     # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
     issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
     if issued_type not in _ACCESS_TOKEN_TYPES:
-        raise _unusable(
-            request, f"has issued_token_type {quoted(repr(issued_type))}, no access token"
-        )
+        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no access token")
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
@@ -350,8 +348,7 @@ def _lifetime(
         member = "expires_on" if response.get("expires_in") is None else "expires_in"
         raise _unusable(
             request,
-            f"has {member} {quoted(repr(response[member]), 40)}, which leaves no positive number "
-            "of seconds",
+            f"has {member} {_shown(response[member])}, which leaves no positive number of seconds",
         )
     return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
 
@@ -365,7 +362,13 @@ def _number(value: object) -> float:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value == math.inf:
         return math.nan
-    return float(min(value, 1e20))
+    return float(max(-1.0, min(value, 1e20)))
+
+
+def _shown(member: object) -> str:
+    # A list or an object can be too deep for repr.
+    known = member is None or isinstance(member, str | int | float)
+    return quoted(repr(member), 40) if known else f"of type {type(member).__name__}"
 
 
 def _earlier(
@@ -502,7 +505,8 @@ def _refusal(
         _foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
-    meaning = request.server.dialect.meaning(error, str(response.get("error_description", "")))
+    words = response.get("error_description")
+    meaning = request.server.dialect.meaning(error, words if isinstance(words, str) else "")
     if meaning != error:
         # Kept, as it is what the server's documentation and its log speak of.
         description = code if description is None else f"{code}: {description}"
