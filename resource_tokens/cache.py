@@ -13,7 +13,8 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache, partial
 
-from resource_tokens._acquire import AT_A_TIME, Acquirer, Surroundings
+from resource_tokens._acquire import Acquirer
+from resource_tokens._ask import AT_A_TIME, Surroundings
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent

@@ -22,7 +22,8 @@ from resource_tokens import (
     TokenEvent,
     TokenRequestError,
 )
-from resource_tokens._acquire import Acquirer, Surroundings, in_daemon_thread
+from resource_tokens._acquire import Acquirer
+from resource_tokens._ask import Surroundings, in_daemon_thread
 from resource_tokens._io import SendError, run_to_end
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events
@@ -558,7 +559,7 @@ def test_credentials_of_two_clients_do_not_share(bench: Bench) -> None:
 
 def test_a_request_that_failed_on_the_way_is_sent_again_while_somebody_waits() -> None:
     """
-    Rule 8: network errors and 5xx, with backoff, within the server's timeout.
+    Asking 2: network errors and 5xx, with backoff, within the server's timeout.
     """
     bench = Bench(draw=1.0)
     bench.io.script = [SendError("reset"), {"status": 502}]
@@ -571,7 +572,7 @@ def test_a_request_that_failed_on_the_way_is_sent_again_while_somebody_waits() -
 
 def test_a_request_that_keeps_failing_is_given_up(bench: Bench) -> None:
     """
-    Rule 8, P10: three tries, and one error that says what happened.
+    Asking 2, P10: three tries, and one error that says what happened.
     """
     bench.io.script = [SendError("connection refused")] * 9
 
@@ -583,7 +584,7 @@ def test_a_request_that_keeps_failing_is_given_up(bench: Bench) -> None:
 
 def test_no_try_begins_after_the_time_is_up(bench: Bench) -> None:
     """
-    Rule 8: the time for one request is the time for all its tries.
+    Asking 2: the time for one request is the time for all its tries.
     """
 
     def slow() -> dict[str, Any]:
@@ -602,7 +603,7 @@ def test_no_try_begins_after_the_time_is_up(bench: Bench) -> None:
 )
 def test_what_another_try_does_not_change_is_not_tried_again(bench: Bench, step: Any) -> None:
     """
-    Rule 8: a certificate that is not trusted, a refusal, a wrong address.
+    Asking 2: a certificate that is not trusted, a refusal, a wrong address.
     """
     bench.io.script = [step]
 
@@ -614,7 +615,7 @@ def test_what_another_try_does_not_change_is_not_tried_again(bench: Bench, step:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_obeyed_by_all_requests_of_the_client(status: int) -> None:
     """
-    Rule 9: in seconds; one that fits into the time is waited for, another is said at once.
+    Asking 3: in seconds; one that fits into the time is waited for, another is said at once.
     """
     bench = Bench(draw=1.0)
     other = asked(server=ENDPOINT, resource=Resource("urn:x:b"))
@@ -635,7 +636,7 @@ def test_retry_after_is_obeyed_by_all_requests_of_the_client(status: int) -> Non
 
 def test_a_short_retry_after_is_waited_for(bench: Bench) -> None:
     """
-    Rule 9: the caller gets its token, two seconds later.
+    Asking 3: the caller gets its token, two seconds later.
     """
     bench.io.script = [{"status": 503, "headers": {"retry-after": "2"}}]
 
@@ -645,7 +646,7 @@ def test_a_short_retry_after_is_waited_for(bench: Bench) -> None:
 
 def test_retry_after_is_bounded(bench: Bench) -> None:
     """
-    Rule 9, P10: no server silences a client for ever.
+    Asking 3, P10: no server silences a client for ever.
     """
     bench.io.script = [{"status": 503, "headers": {"retry-after": "9999999999"}}]
     with pytest.raises(TokenRequestError):
@@ -657,7 +658,7 @@ def test_retry_after_is_bounded(bench: Bench) -> None:
 
 def test_retry_after_stops_refreshes_ahead(bench: Bench) -> None:
     """
-    Rules 6 and 9: the token at hand is served, and the server is left alone.
+    Rule 6, asking 3: the token at hand is served, and the server is left alone.
     """
     first = bench.get()
     bench.clock.advance(3400)
@@ -679,7 +680,7 @@ def test_retry_after_stops_refreshes_ahead(bench: Bench) -> None:
 
 def test_a_refresh_ahead_that_was_queued_before_retry_after_does_not_ask(bench: Bench) -> None:
     """
-    Rule 9: it looks again when its turn has come.
+    Asking 3: it looks again when its turn has come.
     """
     other = asked(server=ENDPOINT, resource=Resource("urn:x:b"))
     bench.get()
@@ -777,7 +778,7 @@ def test_a_wall_clock_that_is_set_back_lengthens_no_life(bench: Bench) -> None:
 
 def test_what_was_asked_for_before_forget_is_not_kept(bench: Bench) -> None:
     """
-    Rule 11: a token that arrives after `forget` is for those who asked before it.
+    Rule 8: a token that arrives after `forget` is for those who asked before it.
     """
 
     def forgotten_meanwhile() -> dict[str, Any]:
@@ -794,7 +795,7 @@ def test_what_was_asked_for_before_forget_is_not_kept(bench: Bench) -> None:
 
 def test_forget_of_another_resource_changes_nothing(bench: Bench) -> None:
     """
-    Rule 11: each resource for itself.
+    Rule 8: each resource for itself.
     """
 
     def another_is_forgotten() -> dict[str, Any]:
@@ -808,7 +809,7 @@ def test_forget_of_another_resource_changes_nothing(bench: Bench) -> None:
 
 def test_after_forget_nobody_waits_for_a_flight_from_before(bench: Bench) -> None:
     """
-    Rule 11: whoever comes later has a flight of its own.
+    Rule 8: whoever comes later has a flight of its own.
     """
     tokens: list[AccessToken] = []
 
@@ -826,7 +827,7 @@ def test_after_forget_nobody_waits_for_a_flight_from_before(bench: Bench) -> Non
 
 def test_four_requests_at_a_time_go_to_one_server(bench: Bench) -> None:
     """
-    Rule 10, P10: the fifth refresh ahead starts when one of the four has ended; a caller who
+    Asking 1, P10: the fifth refresh ahead starts when one of the four has ended; a caller who
     waits goes before those that nobody waits for.
     """
     requests = [asked(server=ENDPOINT, resource=Resource(f"urn:x:{n}")) for n in range(7)]
@@ -838,7 +839,7 @@ def test_four_requests_at_a_time_go_to_one_server(bench: Bench) -> None:
         bench.get(request)
 
     assert 4 == len(bench.spawned)
-    hurried = bench.acquirer._turn(REQUEST)
+    hurried = bench.acquirer._asker.turn(REQUEST)
     bench.spawned.pop(0)()
     assert hurried.future.done()
     assert 3 == len(bench.spawned)
@@ -850,10 +851,10 @@ def test_four_requests_at_a_time_go_to_one_server(bench: Bench) -> None:
 
 def test_a_caller_whose_turn_does_not_come_gets_an_error(bench: Bench) -> None:
     """
-    Rule 10, P10: nobody waits for ever.
+    Asking 1, P10: nobody waits for ever.
     """
     for _ in range(4):
-        bench.acquirer._turns.ask(ENDPOINT, 4, 41.0, hurried=False)
+        bench.acquirer._asker._turns.ask(ENDPOINT, 4, 41.0, hurried=False)
 
     async def in_vain(_future: Future[Any], limit: float) -> None:
         assert 41.0 == limit
@@ -866,9 +867,9 @@ def test_a_caller_whose_turn_does_not_come_gets_an_error(bench: Bench) -> None:
 
 def test_a_thread_that_has_a_turn_does_not_wait_for_another(bench: Bench) -> None:
     """
-    Rule 10: a blocking call in an event loop whose tasks have all the turns.
+    Asking 1: a blocking call in an event loop whose tasks have all the turns.
     """
     for _ in range(4):
-        bench.acquirer._turns.ask(ENDPOINT, 4, 41.0)
+        bench.acquirer._asker._turns.ask(ENDPOINT, 4, 41.0)
 
     assert "token-1" == bench.get().reveal()

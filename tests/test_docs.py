@@ -17,7 +17,7 @@ import resource_tokens
 import resource_tokens.stores
 import resource_tokens.testing
 from resource_tokens import AuthorizationServer, exceptions
-from resource_tokens._acquire import _LONGEST_PAUSE, _TRIES, AT_A_TIME
+from resource_tokens._ask import _LONGEST_PAUSE, _TRIES, AT_A_TIME
 from resource_tokens.events import EventName
 from resource_tokens.tokens import Freshness
 

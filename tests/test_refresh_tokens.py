@@ -59,7 +59,7 @@ def test_a_rotated_refresh_token_is_stored_before_anything_is_used() -> None:
 
 def test_a_request_whose_answer_was_lost_is_not_made_again() -> None:
     """
-    Rule 10: neither in the same call nor in the next; one that never left is.
+    Asking 2: neither in the same call nor in the next; one that never left is.
     """
     bench = Bench()
     grant = RefreshToken("first")
@@ -76,7 +76,7 @@ def test_a_request_whose_answer_was_lost_is_not_made_again() -> None:
 
 def test_an_interrupted_request_is_one_whose_answer_was_lost() -> None:
     """
-    Rule 10: whoever presses Ctrl-C does not know what the server did.
+    Asking 5: whoever presses Ctrl-C does not know what the server did.
     """
     bench = Bench()
     grant = RefreshToken("first")
@@ -135,7 +135,7 @@ def provider() -> Iterator[OidcProvider]:
 
 def test_many_resources_share_one_refresh_token(caller: Caller, provider: OidcProvider) -> None:
     """
-    R8707-8, rule 10: all at the same time, against a server that replaces the refresh token each
+    R8707-8: all at the same time, against a server that replaces the refresh token each
     time and revokes the grant when one is presented twice.
     """
     first = provider.refresh_token("portal", dict.fromkeys(RESOURCES, "read"))
@@ -159,7 +159,7 @@ def test_many_resources_share_one_refresh_token(caller: Caller, provider: OidcPr
 
 def test_a_caller_that_gives_up_does_not_lose_the_refresh_token(provider: OidcProvider) -> None:
     """
-    Rule 10: the request goes on when its caller is cancelled, and the next one has its outcome.
+    Rule 9: the request goes on when its caller is cancelled, and the next one has its outcome.
     """
     first = provider.refresh_token("portal", dict.fromkeys(RESOURCES, "read"))
     rotated = threading.Event()

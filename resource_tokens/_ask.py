@@ -1,0 +1,350 @@
+"""
+Asking for a token: from waiting for one's turn to a verdict on the answer.
+
+1. At most `AT_A_TIME` token requests go to one server at a time; those that callers wait for go
+   first. For a grant that is exclusive it is one.
+2. While callers wait, a request that failed on the way is sent again within the server's
+   `timeout`, unless its answer may have been lost and the grant is exclusive. A refresh ahead has
+   the time until the next one.
+3. When a server asks to be left alone (`Retry-After`), it is: by all requests of that client.
+4. The endpoint of an issuer is discovered once, by the first who needs it.
+5. A grant is told what becomes of it, whatever becomes of the token.
+6. No lock is held across any of this.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import partial
+
+from cachetools import LRUCache, TTLCache
+
+from resource_tokens._io import IO, SendError
+from resource_tokens._locks import SafeLock
+from resource_tokens._single_flight import SingleFlight
+from resource_tokens._turns import Turn, Turns
+from resource_tokens.egress import Bindings
+from resource_tokens.events import EventName, Events, TokenEvent
+from resource_tokens.exceptions import ResourceTokensError, TokenRequestError
+from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest, retry_after
+from resource_tokens.oauth.metadata import AuthorizationServer, metadata_requests, token_endpoint_in
+from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token, settle
+from resource_tokens.tokens import CachedToken, Freshness
+
+__all__ = ["AT_A_TIME", "Asker", "Surroundings", "in_daemon_thread", "no_turn", "turn_limit"]
+
+
+def in_daemon_thread(work: Callable[[], None]) -> None:
+    """
+    Run `work` in a thread that keeps no process alive.
+
+    Raises:
+        RuntimeError: If this platform or moment has no threads.
+    """
+    threading.Thread(target=work, name="resource_tokens refresh", daemon=True).start()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    What a decision takes from outside, so that a test can decide it.
+
+    Attributes:
+        clock: Seconds that never jump; for everything that lasts.
+        wall_clock: Seconds since the epoch; only for the `expires_at` shown to users.
+        draw: A uniform random number from 0 to 1.
+        spawn: Runs a refresh ahead somewhere else.
+    """
+
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    draw: Callable[[], float]
+    spawn: Callable[[Callable[[], None]], None] = in_daemon_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """
+    A token that was believed, and what is worth an event in the answer.
+    """
+
+    cached: CachedToken
+    remarks: tuple[Remark, ...]
+
+
+def event_of(request: TokenRequest, name: EventName, detail: str = "") -> TokenEvent:
+    """
+    An event about what was asked for.
+    """
+    return TokenEvent(name, request.resource.identifier, request.server.name, detail=detail)
+
+
+class Asker:
+    """
+    Asks authorization servers for tokens, by the rules above. One per `TokenCache`.
+    """
+
+    def __init__(
+        self,
+        bindings: Bindings,
+        events: Events,
+        surroundings: Surroundings,
+        audiences: AbstractSet[str],
+    ) -> None:
+        self._bindings = bindings
+        self._events = events
+        self._in = surroundings
+        self._audiences = audiences
+        self._turns = Turns(surroundings.clock)
+        self._discoveries = SingleFlight()
+        self._lock = SafeLock()
+        # Both guarded by _lock.
+        self._endpoints: TTLCache[AuthorizationServer, str] = TTLCache(
+            64, _METADATA_AGE, timer=surroundings.clock
+        )
+        # Until when a server wants to be left alone by a client.
+        self._pauses: LRUCache[Hashable, float] = LRUCache(256)
+
+    async def ask(self, request: TokenRequest, io: IO) -> Answered:
+        """
+        Ask for a token for which somebody waits, when the turn has come.
+
+        Raises:
+            TokenRequestError: If the server gave none.
+            AudienceMismatchError: If it gave one for something else.
+        """
+        with self.turn(request) as turn:
+            # What holds the turns cannot end while its own thread waits in here.
+            if not (io.blocking and self._turns.held_by_this_thread(turn.key)):
+                await io.wait(turn.future, turn.lasts)
+                if not turn.future.done():
+                    raise no_turn(request)
+            return await self.ask_now(request, io)
+
+    def turn(self, request: TokenRequest, *, hurried: bool = True) -> Turn:
+        """
+        A turn to ask, which may have come already.
+        """
+        key: Hashable = request.server
+        limit = AT_A_TIME
+        if request.grant.exclusive:
+            key, limit = (request.server, request.grant.fingerprint()), 1
+        return self._turns.ask(key, limit, turn_limit(request), hurried=hurried)
+
+    async def ask_now(self, request: TokenRequest, io: IO, *, patient: bool = True) -> Answered:
+        """
+        The same for whoever has the turn.
+
+        Args:
+            request: What to ask for.
+            io: How to send and wait.
+            patient: Whether somebody waits for it, so that it is worth another try.
+        """
+        endpoint = await self._token_endpoint(request, io, patient)
+        # RFC 6749 5.1: the lifetime counts "from the time the response was generated". When that
+        # was is not known, but it was not before the request was sent.
+        grant = request.grant
+
+        def message_at(wall: float) -> HTTPRequest:
+            grant.begin(request.resource.identifier)
+            return request.message(endpoint, wall)
+
+        exchange = await self._send(message_at, request, io, patient)
+        message, answer, wall = exchange.message, exchange.answer, exchange.sent_wall
+        others = self._audiences - {request.resource.expected_audience}
+        rotated = settle(answer, request, message.secrets)
+        try:
+            issued = issued_token(answer, request, others, wall, message.secrets)
+        except ResourceTokensError as error:
+            grant.fail(error, message.secrets)
+            raise
+        if rotated:
+            self._report(request, "refresh_token_rotated")
+        self._bindings.bind(issued.token, request)
+        freshness = Freshness.of(issued.lifetime, exchange.sent_at, wall, self._in.draw)
+        if self._in.clock() >= freshness.hard_at:
+            raise TokenRequestError(
+                f"The token of {request.server.name!r} for {request.resource.identifier!r} had "
+                f"expired when it arrived: it lives {issued.lifetime.total_seconds():g} s. Let "
+                "the server issue tokens that live longer.",
+                request.resource.identifier,
+                200,
+            )
+        return Answered(CachedToken(issued.token, freshness), issued.remarks)
+
+    async def _token_endpoint(self, request: TokenRequest, io: IO, patient: bool) -> str:
+        server = request.server
+        if server.token_endpoint is not None:
+            return server.token_endpoint
+
+        async def look_and_discover() -> str:
+            with self._lock:
+                known = self._endpoints.get(server)
+            return known if known is not None else await self._discover(request, io, patient)
+
+        # By the server and not by its issuer: what one learned through a proxy of its own, or
+        # without checking certificates, is nothing to another.
+        endpoint: str = await self._discoveries.once(
+            server, io, look_and_discover, turn_limit(request)
+        )
+        return endpoint
+
+    async def _discover(self, request: TokenRequest, io: IO, patient: bool) -> str:
+        issuer, resource = request.server.name, request.resource.identifier
+        status = None
+        for message in metadata_requests(issuer):
+            # The same each time: it proves nothing.
+            exchange = await self._send(partial(_as_it_is, message), request, io, patient)
+            answer = exchange.answer
+            endpoint = token_endpoint_in(answer, issuer, resource)
+            if endpoint is not None:
+                with self._lock:
+                    self._endpoints[request.server] = endpoint
+                self._report(request, "metadata_discovered", endpoint)
+                return endpoint
+            status = answer.status
+        raise TokenRequestError(
+            f"No token for {resource!r}: the issuer {issuer!r} publishes no metadata at the "
+            "addresses of RFC 8414 and OpenID Connect Discovery. Check the issuer, or configure "
+            "AuthorizationServer(token_endpoint=...).",
+            resource,
+            status,
+        )
+
+    async def _send(
+        self,
+        message_at: Callable[[float], HTTPRequest],
+        request: TokenRequest,
+        io: IO,
+        patient: bool,
+    ) -> _Exchange:
+        """
+        Send a message that is made anew for each try, and get an answer that is worth reading
+        (rules 8 and 9).
+        """
+        ends_at = self._in.clock() + request.server.timeout.total_seconds()
+        for tries_left in reversed(range(_TRIES if patient else 1)):
+            await self._leave_alone(request, io, ends_at if patient else 0.0)
+            now, wall = self._in.clock(), self._in.wall_clock()
+            message, answer = message_at(wall), None
+            failure, passing, may_have_arrived = "interrupted", False, True
+            try:
+                answer = await io.send(message, request.server, max(ends_at - now, _LEAST))
+            except SendError as error:
+                failure, passing, may_have_arrived = str(error), error.passing, error.sent
+            except BaseException:
+                request.grant.fail(_failed(request, message, failure), message.secrets)
+                raise
+            else:
+                failure, passing = f"status {answer.status}", answer.status in _PASSING
+                self._heed(answer, request, wall)
+            # An answer that was lost may have used up what cannot be used twice.
+            blind = may_have_arrived and request.grant.exclusive
+            backoff = _FIRST_BACKOFF * 2 ** (_TRIES - tries_left) * self._in.draw()
+            next_at = max(self._in.clock() + backoff, self.paused_until(request))
+            if not (passing and tries_left) or blind or next_at >= ends_at:
+                break
+            self._report(request, "token_request_retried", failure)
+            await io.sleep(backoff)
+        if answer is not None:
+            return _Exchange(message, answer, now, wall)
+        failed = _failed(request, message, failure)
+        if may_have_arrived:
+            request.grant.fail(failed, message.secrets)
+        raise failed
+
+    def _heed(self, answer: HTTPAnswer, request: TokenRequest, wall: float) -> None:
+        """
+        Leave a server alone for as long as it asks for, with all requests of this client.
+        """
+        wanted = retry_after(answer, wall) if answer.status in _BUSY else None
+        if wanted is not None:
+            # Spread out, or all who waited would come back in the same moment.
+            pause = min(wanted, _LONGEST_PAUSE) * (1 + _SPREAD * self._in.draw())
+            with self._lock:
+                self._pauses[_client(request)] = self._in.clock() + pause
+
+    def paused_until(self, request: TokenRequest) -> float:
+        """
+        Until when the server wants to be left alone by this client.
+        """
+        with self._lock:
+            return self._pauses.get(_client(request), 0.0)
+
+    async def _leave_alone(self, request: TokenRequest, io: IO, ends_at: float) -> None:
+        until, now = self.paused_until(request), self._in.clock()
+        if until <= now:
+            return
+        if until >= ends_at:
+            raise TokenRequestError(
+                f"No token for {request.resource.identifier!r}: {request.server.name!r} is busy "
+                f"and has asked the client {request.client_auth.client_id!r} to stay away for "
+                f"another {until - now:.0f} s (Retry-After). Try again then.",
+                request.resource.identifier,
+                429,
+            )
+        await io.sleep(until - now)
+
+    def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
+        self._events.emit(event_of(request, name, detail))
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    message: HTTPRequest
+    answer: HTTPAnswer
+    sent_at: float
+    sent_wall: float
+
+
+def _as_it_is(message: HTTPRequest, _: float) -> HTTPRequest:
+    return message
+
+
+def _client(request: TokenRequest) -> Hashable:
+    return request.server, request.client_auth.client_id
+
+
+def turn_limit(request: TokenRequest) -> float:
+    """
+    How long one turn can take: three addresses of metadata, and the token request.
+    """
+    return 4 * request.server.timeout.total_seconds() + 1
+
+
+def _failed(request: TokenRequest, message: HTTPRequest, why: str) -> TokenRequestError:
+    resource = request.resource.identifier
+    return TokenRequestError(
+        f"No token for {resource!r}: {message.method} {message.url} failed: {why}. Check that the "
+        "authorization server can be reached from here.",
+        resource,
+    )
+
+
+def no_turn(request: TokenRequest) -> TokenRequestError:
+    """
+    The error for a turn that does not come.
+    """
+    return TokenRequestError(
+        f"No token for {request.resource.identifier!r}: other requests to "
+        f"{request.server.name!r} were under way all the time. The server is slow, or too many "
+        "tokens are asked for at once.",
+        request.resource.identifier,
+    )
+
+
+AT_A_TIME = 4
+_TRIES = 3
+_FIRST_BACKOFF = 0.125
+# What is left of the time for the last try, if it has run out.
+_LEAST = 0.001
+_LONGEST_PAUSE = 3600.0
+_SPREAD = 0.1
+_METADATA_AGE = 3600.0
+
+# RFC 9110 15: what another try may find gone.
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_BUSY = frozenset({429, 503})
