@@ -127,6 +127,20 @@ def test_managed_identity() -> None:
     )
 
 
+def test_the_instance_metadata_may_be_asked_in_plain_http() -> None:
+    """
+    It is the machine's own, and no credential goes there; for other dialects it is no exception.
+    https://github.com/MicrosoftDocs/entra-docs/blob/main/docs/identity/managed-identities-azure-resources/how-to-use-vm-token.md
+    """
+    imds = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
+
+    assert AuthorizationServer(token_endpoint=imds, dialect="managed-identity").token_endpoint
+    with pytest.raises(ConfigurationError, match="not https"):
+        AuthorizationServer(token_endpoint=imds, dialect="entra-v1")
+    with pytest.raises(ConfigurationError, match="not https"):
+        AuthorizationServer(token_endpoint="http://169.254.169.253/", dialect="managed-identity")
+
+
 def test_no_credential_is_put_into_a_url() -> None:
     """
     R6749-3: neither a client's nor a user's.

@@ -414,8 +414,10 @@ def _literal_reach(url: Any) -> Reach:
 
 
 def _is_secure(url: Any, server: AuthorizationServer) -> bool:
-    # What goes through a Unix socket is on no network.
-    return is_secure_url(url) or (server.uds is not None and url.scheme == "http")
+    # What goes through a Unix socket is on no network, and what goes to a host of the machine's
+    # own, such as Azure's instance metadata, on none that others are on.
+    local = server.uds is not None or url.host in server.dialect.local_hosts
+    return is_secure_url(url) or (local and url.scheme == "http")
 
 
 def _names_a_host(url: Any) -> bool:
