@@ -3,6 +3,7 @@ An API for opaque tokens: it asks the authorization server about each.
 """
 
 from typing import Any
+from urllib.error import HTTPError
 
 import jwt
 
@@ -31,7 +32,11 @@ class IntrospectingApi(LedgerApi):
         super().__init__(audience, issuer=provider.issuer)
 
     def _claims(self, token: str, audience: str) -> dict[str, Any]:
-        claims = self._provider.introspected(token, *self._credentials)
+        try:
+            claims = self._provider.introspected(token, *self._credentials)
+        except HTTPError as error:
+            # A JWT is not looked at there: whoever has one is to verify it.
+            raise jwt.InvalidTokenError(str(error)) from error
         if not claims["active"] or claims["aud"] != audience:
             raise jwt.InvalidTokenError("inactive, or for another API")
         return claims
