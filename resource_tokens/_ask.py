@@ -7,7 +7,8 @@ Asking for a token: from waiting for one's turn to a verdict on the answer.
    `timeout`, unless its answer may have been lost and the grant is exclusive. A refresh ahead has
    the time until the next one.
 3. When a server asks to be left alone (`Retry-After`), it is: by all requests of that client.
-4. The endpoint of an issuer is discovered once, by the first who needs it.
+4. The endpoint of an issuer is discovered by the first who needs it, and again when it is an hour
+   old or answers like one that has moved. Where it has, the request goes there once.
 5. A grant is told what becomes of it, whatever becomes of the token.
 6. No lock is held across any of this.
 """
@@ -17,11 +18,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cachetools import LRUCache, TTLCache
 
+from resource_tokens._addresses import Reach
 from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import SingleFlight
@@ -30,7 +32,13 @@ from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events, TokenEvent
 from resource_tokens.exceptions import ResourceTokensError, TokenRequestError
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest, retry_after
-from resource_tokens.oauth.metadata import AuthorizationServer, metadata_requests, token_endpoint_in
+from resource_tokens.oauth.metadata import (
+    AuthorizationServer,
+    Metadata,
+    headers_for,
+    metadata_in,
+    metadata_requests,
+)
 from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token, settle
 from resource_tokens.tokens import CachedToken, Freshness
 
@@ -102,7 +110,7 @@ class Asker:
         self._discoveries = SingleFlight()
         self._lock = SafeLock()
         # Both guarded by _lock.
-        self._endpoints: TTLCache[AuthorizationServer, str] = TTLCache(
+        self._discovered: TTLCache[AuthorizationServer, _Discovered] = TTLCache(
             64, _METADATA_AGE, timer=surroundings.clock
         )
         # Until when a server wants to be left alone by a client.
@@ -144,15 +152,14 @@ class Asker:
             patient: Whether somebody waits for it, so that it is worth another try.
         """
         endpoint = await self._token_endpoint(request, io, patient)
+        exchange = await self._post(endpoint, request, io, patient)
+        if self._may_have_moved(endpoint, exchange.answer):
+            there = await self._token_endpoint_after(endpoint, request, io, patient)
+            if there.url != endpoint.url:
+                exchange = await self._post(there, request, io, patient)
+        grant = request.grant
         # RFC 6749 5.1: the lifetime counts "from the time the response was generated". When that
         # was is not known, but it was not before the request was sent.
-        grant = request.grant
-
-        def message_at(wall: float) -> HTTPRequest:
-            grant.begin(request.resource.identifier)
-            return request.message(endpoint, wall)
-
-        exchange = await self._send(message_at, request, io, patient)
         message, answer, wall = exchange.message, exchange.answer, exchange.sent_wall
         others = self._audiences - {request.resource.expected_audience}
         rotated = settle(answer, request, message.secrets)
@@ -175,37 +182,73 @@ class Asker:
             )
         return Answered(CachedToken(issued.token, freshness), issued.remarks)
 
-    async def _token_endpoint(self, request: TokenRequest, io: IO, patient: bool) -> str:
+    async def _post(
+        self, endpoint: _Endpoint, request: TokenRequest, io: IO, patient: bool
+    ) -> _Exchange:
+        def message_at(wall: float) -> HTTPRequest:
+            request.grant.begin(request.resource.identifier)
+            message = request.message(endpoint.url, wall)
+            keys = (value for _, value in headers_for(request.server))
+            return replace(message, reach=endpoint.reach, secrets=(*message.secrets, *keys))
+
+        return await self._send(message_at, request, io, patient)
+
+    async def _token_endpoint(self, request: TokenRequest, io: IO, patient: bool) -> _Endpoint:
         server = request.server
         if server.token_endpoint is not None:
-            return server.token_endpoint
+            return _Endpoint(server.token_endpoint)
 
-        async def look_and_discover() -> str:
+        async def look_and_discover() -> _Discovered:
             with self._lock:
-                known = self._endpoints.get(server)
+                known = self._discovered.get(server)
             return known if known is not None else await self._discover(request, io, patient)
 
         # By the server and not by its issuer: what one learned through a proxy of its own, or
         # without checking certificates, is nothing to another.
-        endpoint: str = await self._discoveries.once(
+        discovered: _Discovered = await self._discoveries.once(
             server, io, look_and_discover, turn_limit(request)
         )
-        return endpoint
+        metadata = discovered.metadata
+        url = str(metadata.endpoint("token_endpoint", request.client_auth.method))
+        return _Endpoint(url, metadata.reach_for(url), discovered)
 
-    async def _discover(self, request: TokenRequest, io: IO, patient: bool) -> str:
+    def _may_have_moved(self, endpoint: _Endpoint, answer: HTTPAnswer) -> bool:
+        discovered = endpoint.discovered
+        gone = answer.status in _GONE or 300 <= answer.status < 400
+        return (
+            gone
+            and discovered is not None
+            and self._in.clock() - discovered.at > _REDISCOVERY_INTERVAL
+        )
+
+    async def _token_endpoint_after(
+        self, endpoint: _Endpoint, request: TokenRequest, io: IO, patient: bool
+    ) -> _Endpoint:
+        with self._lock:
+            if self._discovered.get(request.server) is endpoint.discovered:
+                del self._discovered[request.server]
+        try:
+            return await self._token_endpoint(request, io, patient)
+        except TokenRequestError:
+            # What the endpoint has answered says more.
+            return endpoint
+
+    async def _discover(self, request: TokenRequest, io: IO, patient: bool) -> _Discovered:
         issuer, resource = request.server.name, request.resource.identifier
         status = None
         for message in metadata_requests(issuer):
             # The same each time: it proves nothing.
             exchange = await self._send(partial(_as_it_is, message), request, io, patient)
-            answer = exchange.answer
-            endpoint = token_endpoint_in(answer, issuer, resource)
-            if endpoint is not None:
+            metadata = metadata_in(exchange.answer, request.server, resource)
+            if metadata is not None:
+                discovered = _Discovered(metadata, self._in.clock())
                 with self._lock:
-                    self._endpoints[request.server] = endpoint
-                self._report(request, "metadata_discovered", endpoint)
-                return endpoint
-            status = answer.status
+                    self._discovered[request.server] = discovered
+                self._report(
+                    request, "metadata_discovered", str(metadata.endpoint("token_endpoint", ""))
+                )
+                return discovered
+            status = exchange.answer.status
         raise TokenRequestError(
             f"No token for {resource!r}: the issuer {issuer!r} publishes no metadata at the "
             "addresses of RFC 8414 and OpenID Connect Discovery. Check the issuer, or configure "
@@ -293,6 +336,19 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
+class _Discovered:
+    metadata: Metadata
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    url: str
+    reach: Reach = Reach.LINK_LOCAL
+    discovered: _Discovered | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Exchange:
     message: HTTPRequest
     answer: HTTPAnswer
@@ -344,7 +400,9 @@ _LEAST = 0.001
 _LONGEST_PAUSE = 3600.0
 _SPREAD = 0.1
 _METADATA_AGE = 3600.0
+_REDISCOVERY_INTERVAL = 10.0
 
 # RFC 9110 15: what another try may find gone.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _BUSY = frozenset({429, 503})
+_GONE = frozenset({404, 405, 410})

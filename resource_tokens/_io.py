@@ -25,7 +25,7 @@ from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import Waiter
 from resource_tokens.oauth.messages import ClientCertificate, HTTPAnswer, HTTPRequest
-from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.metadata import AuthorizationServer, headers_for
 
 __all__ = ["IO", "AsyncIO", "BlockingIO", "SendError", "run_to_end"]
 
@@ -343,9 +343,7 @@ def _tls_context(server: AuthorizationServer) -> ssl.SSLContext:
 def _arguments(
     request: HTTPRequest, server: AuthorizationServer, trace: Callable[..., Any]
 ) -> dict[str, Any]:
-    # Pairs of names and secrets, since the server was made.
-    pairs: Any = server.headers
-    more = {name: value.reveal() for name, value in pairs}
+    more = {name: value.reveal() for name, value in headers_for(server)}
     # A compressed answer could unpack to any size.
     headers = {**more, **request.headers, "Accept-Encoding": "identity"}
     return {
@@ -454,7 +452,10 @@ _OWN_CONTEXT = (
 _ASYNC = "handle_async_request"
 
 
-def _of_both(*names: str) -> tuple[type[Exception], ...]:
+_Errors = tuple[type[Exception], ...]
+
+
+def _of_both(*names: str) -> _Errors:
     # A transport of the user may be of either library.
     return tuple(getattr(library, name) for library in LIBRARIES for name in names)
 
@@ -462,5 +463,10 @@ def _of_both(*names: str) -> tuple[type[Exception], ...]:
 _NEVER_SENT = _of_both("ConnectError", "ConnectTimeout", "ProxyError")
 _INVALID = _of_both("InvalidURL", "UnsupportedProtocol")
 # What is wrong with the configuration is wrong the next time as well.
-_FINAL = (ssl.SSLCertVerificationError, ValueError, *_INVALID)
-_FAILURES = (OSError, ValueError, SendError, *_of_both("HTTPError", "InvalidURL", "StreamError"))
+_FINAL: _Errors = (ssl.SSLCertVerificationError, ValueError, *_INVALID)
+_FAILURES: _Errors = (
+    OSError,
+    ValueError,
+    SendError,
+    *_of_both("HTTPError", "InvalidURL", "StreamError"),
+)

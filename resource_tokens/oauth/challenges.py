@@ -107,9 +107,9 @@ def _challenges_in_line(line: str) -> list[Challenge]:
     malformed: set[int] = set()
     at = _skip(line, 0)
     while at < len(line):
-        # RFC 9110 11.6.1: "a challenge itself can contain a comma-separated list of
-        # authentication parameters", so what follows a comma goes with the challenge before it
-        # if it is a parameter.
+        # RFC 9110 11.6.1: "each challenge can contain a comma-separated list of authentication
+        # parameters", so what follows a comma goes with the challenge before it if it is a
+        # parameter.
         if found and (match := _PARAMETER.match(line, at)):
             name, parameters = match[1].lower(), found[-1][1]
             # RFC 6750 3: each "MUST NOT appear more than once".

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from resource_tokens._addresses import Reach, reach_of
 from resource_tokens._destinations import display_url, is_secure_url
@@ -47,11 +47,11 @@ __all__ = [
     "EndpointName",
     "Metadata",
     "disbelieved",
+    "headers_for",
     "json_document",
     "metadata_in",
     "metadata_requests",
     "strings_in",
-    "token_endpoint_in",
 ]
 
 
@@ -189,6 +189,13 @@ class AuthorizationServer:
             )
 
 
+def headers_for(server: AuthorizationServer) -> tuple[tuple[str, Secret], ...]:
+    """
+    The headers to add to each request to a server.
+    """
+    return cast("tuple[tuple[str, Secret], ...]", server.headers)
+
+
 EndpointName = Literal["token_endpoint", "revocation_endpoint", "introspection_endpoint"]
 """
 The endpoints that a client authenticates to (RFC 8414 2).
@@ -223,8 +230,8 @@ class Metadata:
         """
         The URL of an endpoint, for clients that authenticate by `method`; `None` if there is none.
         """
-        # RFC 8705 5: a client that does mutual TLS "MUST use the endpoint URL of the alias",
-        # where there is one.
+        # RFC 8705 5: a client that does mutual TLS "MUST use the alias URL of the endpoint within
+        # the "mtls_endpoint_aliases", when present".
         if method in _MUTUAL_TLS and name in self.mtls_endpoint_aliases:
             return self.mtls_endpoint_aliases[name]
         return self.endpoints.get(name)
@@ -393,14 +400,6 @@ def strings_in(members: Members, name: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return ()
     return tuple(values)
-
-
-def token_endpoint_in(answer: HTTPAnswer, issuer: str, resource: str) -> str | None:
-    """
-    The token endpoint in a metadata document; `None` if there is no document at that address.
-    """
-    found = metadata_in(answer, AuthorizationServer(issuer=issuer), resource)
-    return None if found is None else found.endpoint("token_endpoint", "")
 
 
 def _literal_reach(url: Any) -> Reach:
