@@ -23,7 +23,7 @@ __all__ = ["SECRET", "TLS_NAME", "private_key", "registered", "server_tls", "wri
 
 SECRET = "a secret of forty-two characters, or so"
 TLS_NAME = "worker.example.com"
-_ALGORITHMS = {"RS256": RSAAlgorithm, "PS256": RSAAlgorithm, "ES256": ECAlgorithm}
+_ALGORITHMS: dict[str, Any] = {"RS256": RSAAlgorithm, "PS256": RSAAlgorithm, "ES256": ECAlgorithm}
 
 
 @cache
