@@ -15,9 +15,13 @@ from resource_tokens.exceptions import (
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncEgressGuard, EgressGuard
-from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost
+from resource_tokens.oauth.assertion_files import ClientAssertionFile
+from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from resource_tokens.oauth.dialects import Dialect
 from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
+from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.tls_client_auth import TlsClientAuth
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
 
@@ -28,18 +32,24 @@ __all__ = [
     "AsyncEgressGuard",
     "AudienceMismatchError",
     "AuthorizationServer",
+    "ClientAssertionFile",
     "ClientCredentials",
     "ClientSecretBasic",
+    "ClientSecretJwt",
     "ClientSecretPost",
     "ConfigurationError",
+    "Dialect",
     "EgressBlockedError",
     "EgressGuard",
     "OAuthError",
+    "PrivateKeyJwt",
+    "PublicClient",
     "RefreshToken",
     "Resource",
     "ResourceMap",
     "ResourceTokenAuth",
     "ResourceTokensError",
+    "TlsClientAuth",
     "TokenCache",
     "TokenEvent",
     "TokenRequestError",

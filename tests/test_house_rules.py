@@ -30,7 +30,7 @@ RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "egress", "events"},
-    {"_io", "_ask", "_acquire"},
+    {"_io", "_ask", "_sharing", "_acquire"},
     {"cache"},
     {"auth", "guards", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
@@ -95,6 +95,7 @@ def test_the_public_names() -> None:
         "ClientSecretJwt",
         "ClientSecretPost",
         "ConfigurationError",
+        "Dialect",
         "EgressBlockedError",
         "EgressGuard",
         "OAuthError",
@@ -131,6 +132,7 @@ def test_every_public_method_is_documented() -> None:
 
 LOCAL_IMPORTS = {
     ("_io.py", "anyio"),
+    ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
     ("cache.py", "anyio"),
     ("oauth/jwt.py", "jwt"),

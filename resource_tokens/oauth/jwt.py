@@ -1,8 +1,8 @@
 """
-Reading a JWT access token (RFC 9068), to see what the server really issued.
+Reading what a JWT says of itself, without verifying it: that is the work of whoever it is for.
 
-Nothing is verified here: that is the resource server's work. A wrong `aud` means that the token
-endpoint ignored `resource`, and that is worth knowing before the token is shown to anybody.
+In an access token (RFC 9068) a wrong `aud` means that the token endpoint ignored `resource`, and
+that is worth knowing before the token is shown to anybody. So it is with an assertion (RFC 7523).
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ class Claims:
         audience: `aud`; empty if it is absent or malformed.
         issued_at: `iat`, in seconds since the epoch; `None` if it is absent or malformed.
         expires_at: `exp`, likewise.
+        issuer: `iss`; empty if it is absent or malformed.
+        subject: `sub`, likewise.
     """
 
     audience: tuple[str, ...]
     issued_at: float | None
     expires_at: float | None
+    issuer: str = ""
+    subject: str = ""
 
 
 def claims_of(token: str) -> Claims | None:
@@ -43,7 +47,13 @@ def claims_of(token: str) -> Claims | None:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.InvalidTokenError, RecursionError):
         return None
-    return Claims(_audience(claims.get("aud")), _date(claims, "iat"), _date(claims, "exp"))
+    return Claims(
+        _audience(claims.get("aud")),
+        _date(claims, "iat"),
+        _date(claims, "exp"),
+        _text(claims, "iss"),
+        _text(claims, "sub"),
+    )
 
 
 def _audience(value: object) -> tuple[str, ...]:
@@ -51,6 +61,11 @@ def _audience(value: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         return ()
     return tuple(values)
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _date(claims: Mapping[str, Any], name: str) -> float | None:
