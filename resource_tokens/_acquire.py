@@ -22,7 +22,7 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
@@ -30,9 +30,10 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache, TTLCache
 
-from resource_tokens._ask import Asker, Surroundings, event_of, no_turn, turn_limit
+from resource_tokens._ask import Answered, Asker, Surroundings, event_of, no_turn, turn_limit
 from resource_tokens._io import IO, BlockingIO, run_to_end
 from resource_tokens._locks import SafeLock
+from resource_tokens._sharing import Sharing
 from resource_tokens._single_flight import Flight, SingleFlight, outcome
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events
@@ -43,7 +44,7 @@ from resource_tokens.exceptions import (
     TokenRequestError,
 )
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.stores import TokenStore
+from resource_tokens.stores import MemoryTokenStore, TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
 
 __all__ = ["Acquirer"]
@@ -64,16 +65,22 @@ class Acquirer:
 
     def __init__(
         self,
-        store: TokenStore,
+        memory: MemoryTokenStore,
         bindings: Bindings,
         events: Events,
         surroundings: Surroundings,
         audiences: AbstractSet[str],
+        *,
+        store: TokenStore | None = None,
     ) -> None:
-        self._store = store
+        self._memory = memory
+        self._bindings = bindings
         self._events = events
         self._in = surroundings
         self._asker = Asker(bindings, events, surroundings, audiences)
+        self._sharing: Sharing | None = None
+        if store is not None:
+            self._sharing = Sharing(store, events, surroundings, self._drop)
         self._flights = SingleFlight()
         self._background = BlockingIO()
         self._closed = False
@@ -93,11 +100,13 @@ class Acquirer:
         The token to present now, if there is one that lives for `min_ttl` seconds more. Never
         waits (rules 1 and 2).
         """
-        cached = self._store.load(request.key)
+        cached = self._memory.load(request.key)
         if cached is None:
             return None
         now = self._now(cached)
         if now + min_ttl >= cached.freshness.hard_at:
+            return None
+        if self._sharing is not None and not self._is_current(request, self._sharing):
             return None
         if now >= cached.freshness.soft_at:
             self._refresh_ahead(request)
@@ -117,13 +126,16 @@ class Acquirer:
             if found is not None:
                 return found
             self._raise_if_refused(request)
-            return await self._fetch(request, io, "token_issued")
+            return await self._fetch(
+                request, io, "token_issued", lambda other: self._lives_for(other, min_ttl)
+            )
 
         while True:
+            await self._look_if_overdue(request, io)
             cached = self.cached(request, min_ttl)
             if cached is not None:
                 return cached
-            current = self._store.load(request.key)
+            current = self._memory.load(request.key)
             if current is not None and current.freshness.longest <= min_ttl:
                 raise _too_short(request, current, min_ttl)
             flight = self._flight_key(request)
@@ -146,7 +158,7 @@ class Acquirer:
         """
 
         async def look_and_fetch() -> CachedToken | None:
-            current = self._store.load(request.key)
+            current = self._memory.load(request.key)
             if (
                 current is not None
                 and self._lives_for(current)
@@ -157,7 +169,12 @@ class Acquirer:
                 if request.key in self._forced:
                     return None
                 self._forced[request.key] = True
-            return await self._fetch(request, io, "token_refreshed")
+            return await self._fetch(
+                request,
+                io,
+                "token_refreshed",
+                lambda other: self._lives_for(other) and not other.token.same_as(rejected),
+            )
 
         try:
             renewed: CachedToken | None = await self._flights.once(
@@ -167,19 +184,29 @@ class Acquirer:
             return None
         return None if renewed is None or renewed.token.same_as(rejected) else renewed
 
-    def forget(self, resource: str | None) -> int:
+    async def forget(self, resource: str | None, io: IO) -> int:
         """
-        Drop the tokens of a resource, or of all, and what servers have refused (rule 11).
+        Drop the tokens of a resource, or of all, and what servers have refused (rule 8); here,
+        and wherever the store is shared.
 
         Returns:
-            How many tokens were dropped.
+            How many tokens were dropped here.
+
+        Raises:
+            ResourceTokensError: If the others could not be told.
         """
+        dropped = self._drop(resource)
+        if self._sharing is not None:
+            await self._sharing.forget(resource, io)
+        return dropped
+
+    def _drop(self, resource: str | None) -> int:
         with self._lock:
             self._forgotten[resource] = self._forgotten.get(resource, 0) + 1
             for key, cool_down in list(self._cool_downs.items()):
                 if resource is None or cool_down.error.resource == resource:
                     del self._cool_downs[key]
-        return self._store.forget(
+        return self._memory.forget(
             lambda cached: resource is None or cached.token.resource == resource
         )
 
@@ -194,6 +221,9 @@ class Acquirer:
 
     def _lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
         return self._now(cached) + seconds < cached.freshness.hard_at
+
+    def _is_fresh(self, cached: CachedToken) -> bool:
+        return self._now(cached) < cached.freshness.soft_at
 
     def _flight_key(self, request: TokenRequest) -> Hashable:
         # Whoever comes after `forget` finds no flight from before it.
@@ -246,10 +276,12 @@ class Acquirer:
         flight, mine = self._flight_key(request), Flight()
 
         async def look_and_fetch() -> CachedToken:
-            current = self._store.load(request.key)
-            if current is not None and self._now(current) < current.freshness.soft_at:
+            current = self._memory.load(request.key)
+            if current is not None and self._is_fresh(current):
                 return current
-            return await self._fetch(request, self._background, "token_refreshed", ahead=True)
+            return await self._fetch(
+                request, self._background, "token_refreshed", self._is_fresh, ahead=True
+            )
 
         try:
             # Whoever is at it already gets a token for all.
@@ -260,16 +292,32 @@ class Acquirer:
             raise
 
     async def _fetch(
-        self, request: TokenRequest, io: IO, name: EventName, *, ahead: bool = False
+        self,
+        request: TokenRequest,
+        io: IO,
+        name: EventName,
+        usable: Callable[[CachedToken], bool],
+        *,
+        ahead: bool = False,
     ) -> CachedToken:
+        """
+        A token from elsewhere: one that another process has left, if it is usable, or one that is
+        asked for.
+        """
         if request.grant.exclusive and not io.blocking:
-            return await self._fetch_apart(request, io, name)
+            return await self._fetch_apart(request, io, name, usable)
+        if self._sharing is not None:
+            found = await self._sharing.found(request, io)
+            if found is not None and usable(found):
+                return self._keep(request, Answered(found, loaded=True), name, None)
         before = self._times_forgotten(request)
         try:
             if ahead:
-                answered = await self._asker.ask_now(request, io, patient=False)
+                answered = await self._ask(request, io, usable, patient=False)
             else:
-                answered = await self._asker.ask(request, io)
+                with self._asker.turn(request) as turn:
+                    await self._asker.until_it_comes(turn, request, io)
+                    answered = await self._ask(request, io, usable)
         except (TokenRequestError, AudienceMismatchError) as error:
             self._cool_down(request, error)
             mismatch = isinstance(error, AudienceMismatchError)
@@ -277,31 +325,63 @@ class Acquirer:
                 request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
             )
             raise
-        self._keep(request, answered.cached, before)
-        self._report(request, name)
-        for remark, words in answered.remarks:
-            self._report(request, remark, words)
-        return answered.cached
+        return self._keep(request, answered, name, before)
 
-    def _keep(self, request: TokenRequest, cached: CachedToken, before: tuple[int, int]) -> None:
-        try:
-            if before == self._times_forgotten(request):
-                self._store.save(request.key, cached)
-            # Again, for `forget` may have come in between.
-            if before != self._times_forgotten(request):
-                self._store.forget(lambda other: other.token.same_as(cached.token))
-        except Exception as error:  # noqa: BLE001 - whatever a user's store raises
-            # The token is as good as ever; only the next caller has to ask again.
-            self._report(request, "store_failed", type(error).__name__)
+    async def _ask(
+        self,
+        request: TokenRequest,
+        io: IO,
+        usable: Callable[[CachedToken], bool],
+        *,
+        patient: bool = True,
+    ) -> Answered:
+        if self._sharing is None:
+            return await self._asker.ask(request, io, patient=patient)
+        async with self._sharing.lease(request, io, usable) as found:
+            if found is not None:
+                return Answered(found, loaded=True)
+            generation = self._sharing.generation(request.resource.identifier)
+            answered = await self._asker.ask(request, io, patient=patient)
+            await self._sharing.save(request, answered.cached, generation, io)
+            return answered
+
+    def _keep(
+        self,
+        request: TokenRequest,
+        answered: Answered,
+        name: EventName,
+        before: tuple[int, int] | None,
+    ) -> CachedToken:
+        """
+        Keep a token that was asked for before so many calls of `forget`.
+        """
+        cached = answered.cached
+        if answered.loaded:
+            self._bindings.bind(cached.token, request)
+        if before in {None, self._times_forgotten(request)}:
+            self._memory.save(request.key, cached)
+        # Again, for `forget` may have come in between.
+        if before not in {None, self._times_forgotten(request)}:
+            self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
+        self._report(request, "token_loaded" if answered.loaded else name)
+        for remark, words in answered.remarks:
+            self._report(request, remark, words)
+        return cached
 
-    async def _fetch_apart(self, request: TokenRequest, io: IO, name: EventName) -> CachedToken:
+    async def _fetch_apart(
+        self,
+        request: TokenRequest,
+        io: IO,
+        name: EventName,
+        usable: Callable[[CachedToken], bool],
+    ) -> CachedToken:
         done: Future[CachedToken] = Future()
 
         def fetch() -> None:
             try:
-                done.set_result(run_to_end(self._fetch(request, self._background, name)))
+                done.set_result(run_to_end(self._fetch(request, self._background, name, usable)))
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 done.set_exception(error)
 
@@ -310,6 +390,30 @@ class Acquirer:
         if not done.done():
             raise no_turn(request)
         return outcome(done)
+
+    def _is_current(self, request: TokenRequest, sharing: Sharing) -> bool:
+        """
+        Whether the tokens at hand can be presented without looking what was forgotten elsewhere.
+        """
+        now = self._in.clock()
+        if sharing.is_overdue(now):
+            return False
+        if sharing.claim_look(now):
+            looking = sharing.look(request, self._background, self._memory.resources())
+            # Without a thread to be had, the look is soon overdue.
+            with suppress(RuntimeError):
+                self._in.spawn(lambda: run_to_end(looking))
+        return True
+
+    async def _look_if_overdue(self, request: TokenRequest, io: IO) -> None:
+        sharing = self._sharing
+        if sharing is not None and sharing.is_overdue(self._in.clock()):
+            await self._flights.once(
+                "generations",
+                io,
+                lambda: sharing.look(request, io, self._memory.resources()),
+                _flight_limit(request),
+            )
 
     def _cool_down(
         self, request: TokenRequest, error: TokenRequestError | AudienceMismatchError

@@ -77,10 +77,14 @@ class Surroundings:
 class Answered:
     """
     A token that was believed, and what is worth an event in the answer.
+
+    Attributes:
+        loaded: Whether another process has asked for it.
     """
 
     cached: CachedToken
-    remarks: tuple[Remark, ...]
+    remarks: tuple[Remark, ...] = ()
+    loaded: bool = False
 
 
 def event_of(request: TokenRequest, name: EventName, detail: str = "") -> TokenEvent:
@@ -116,21 +120,19 @@ class Asker:
         # Until when a server wants to be left alone by a client.
         self._pauses: LRUCache[Hashable, float] = LRUCache(256)
 
-    async def ask(self, request: TokenRequest, io: IO) -> Answered:
+    async def until_it_comes(self, turn: Turn, request: TokenRequest, io: IO) -> None:
         """
-        Ask for a token for which somebody waits, when the turn has come.
+        Wait for a turn.
 
         Raises:
-            TokenRequestError: If the server gave none.
-            AudienceMismatchError: If it gave one for something else.
+            TokenRequestError: If it does not come.
         """
-        with self.turn(request) as turn:
-            # What holds the turns cannot end while its own thread waits in here.
-            if not (io.blocking and self._turns.held_by_this_thread(turn.key)):
-                await io.wait(turn.future, turn.lasts)
-                if not turn.future.done():
-                    raise no_turn(request)
-            return await self.ask_now(request, io)
+        # What holds the turns cannot end while its own thread waits in here.
+        if io.blocking and self._turns.held_by_this_thread(turn.key):
+            return
+        await io.wait(turn.future, turn.lasts)
+        if not turn.future.done():
+            raise no_turn(request)
 
     def turn(self, request: TokenRequest, *, hurried: bool = True) -> Turn:
         """
@@ -142,14 +144,18 @@ class Asker:
             key, limit = (request.server, request.grant.fingerprint()), 1
         return self._turns.ask(key, limit, turn_limit(request), hurried=hurried)
 
-    async def ask_now(self, request: TokenRequest, io: IO, *, patient: bool = True) -> Answered:
+    async def ask(self, request: TokenRequest, io: IO, *, patient: bool = True) -> Answered:
         """
-        The same for whoever has the turn.
+        Ask for a token; for whoever has the turn.
 
         Args:
             request: What to ask for.
             io: How to send and wait.
             patient: Whether somebody waits for it, so that it is worth another try.
+
+        Raises:
+            TokenRequestError: If the server gave none.
+            AudienceMismatchError: If it gave one for something else.
         """
         endpoint = await self._token_endpoint(request, io, patient)
         exchange = await self._post(endpoint, request, io, patient)

@@ -68,6 +68,21 @@ class IO(Waiter, Protocol):
         Wait before another try.
         """
 
+    async def run(self, work: Callable[[], T], limit: float, *, shielded: bool = False) -> T:
+        """
+        Run a function that blocks.
+
+        Args:
+            work: What to run.
+            limit: Seconds that an async caller waits for it, at most. A blocking one cannot stop
+                it, and relies on its own limits.
+            shielded: Whether it is run to its end even if the caller has been cancelled.
+
+        Raises:
+            TimeoutError: If it takes too long.
+        """
+        ...
+
 
 def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
     """
@@ -121,6 +136,9 @@ class BlockingIO:
         # For threads: no event loop waits here.
         time.sleep(seconds)  # noqa: ASYNC251
 
+    async def run(self, work: Callable[[], T], limit: float, *, shielded: bool = False) -> T:  # noqa: ARG002
+        return work()
+
     async def wait(self, future: Future[Any], limit: float) -> None:
         with suppress(CancelledError, TimeoutError):
             future.exception(limit)
@@ -167,6 +185,12 @@ class AsyncIO:
         import anyio
 
         await anyio.sleep(seconds)
+
+    async def run(self, work: Callable[[], T], limit: float, *, shielded: bool = False) -> T:
+        import anyio.to_thread
+
+        with anyio.fail_after(limit, shield=shielded):
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
     async def wait(self, future: Future[Any], limit: float) -> None:
         import anyio

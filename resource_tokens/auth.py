@@ -26,7 +26,7 @@ from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
-from resource_tokens.stores import TokenStore
+from resource_tokens.stores import MemoryTokenStore, TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class ResourceTokenAuth(_Auth):
         unmapped: `"raise"`, or `"anonymous"` to send requests to unmapped destinations without a
             token.
         grant: On whose behalf tokens are asked for.
-        store: Where tokens are kept; in this process's memory by default.
+        store: Where tokens are shared with other processes, behind the memory of this one; or a
+            `MemoryTokenStore` of another size.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
         clock: Seconds that never jump, for lifetimes.
@@ -85,7 +86,7 @@ class ResourceTokenAuth(_Auth):
         *,
         unmapped: Literal["raise", "anonymous"] = "raise",
         grant: Grant | None = None,
-        store: TokenStore | None = None,
+        store: TokenStore | MemoryTokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,

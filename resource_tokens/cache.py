@@ -57,7 +57,8 @@ class TokenCache:
         resources: The configured resources, as for `ResourceMap`. A token that is also good at
             another one of them is refused.
         grant: On whose behalf tokens are asked for.
-        store: Where tokens are kept; in this process's memory by default.
+        store: Where tokens are shared with other processes, behind the memory of this one; or a
+            `MemoryTokenStore` of another size.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
         clock: Seconds that never jump, for lifetimes.
@@ -71,7 +72,7 @@ class TokenCache:
         *,
         resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap = (),
         grant: Grant | None = None,
-        store: TokenStore | None = None,
+        store: TokenStore | MemoryTokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
@@ -87,10 +88,14 @@ class TokenCache:
         self.events = Events(on_event)
         self.bindings = Bindings()
         self._grant = ClientCredentials() if grant is None else grant
-        self._store = MemoryTokenStore() if store is None else store
+        memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
+        shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
-        self._acquirer = Acquirer(self._store, self.bindings, self.events, surroundings, audiences)
+        self._acquirer = Acquirer(
+            memory, self.bindings, self.events, surroundings, audiences, store=shared
+        )
+        self._store = memory if shared is None else shared
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
         # Building a request hashes its key; a warm request must not pay for that.
@@ -205,9 +210,13 @@ class TokenCache:
         Returns:
             How many were dropped.
         """
-        return self._acquirer.forget(
-            resource.identifier if isinstance(resource, Resource) else resource
-        )
+        return run_to_end(self._acquirer.forget(_identifier(resource), self._blocking))
+
+    async def aforget(self, resource: Resource | str | None = None) -> int:
+        """
+        The same as `forget`, without blocking the event loop while the shared store is told.
+        """
+        return await self._acquirer.forget(_identifier(resource), self._async)
 
     def close(self) -> None:
         """
@@ -296,6 +305,10 @@ class TokenCache:
 
     def __repr__(self) -> str:
         return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"
+
+
+def _identifier(resource: Resource | str | None) -> str | None:
+    return resource.identifier if isinstance(resource, Resource) else resource
 
 
 def seconds_of(min_ttl: timedelta) -> float:

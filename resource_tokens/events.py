@@ -16,6 +16,7 @@ __all__ = ["EventName", "Events", "TokenEvent"]
 EventName = Literal[
     "token_issued",
     "token_refreshed",
+    "token_loaded",
     "token_request_failed",
     "token_request_retried",
     "refresh_token_rotated",
@@ -30,6 +31,7 @@ EventName = Literal[
     "expires_in_missing",
     "metadata_discovered",
     "store_failed",
+    "store_recovered",
 ]
 
 
@@ -92,5 +94,12 @@ class Events:
 
 _logger = logging.getLogger("resource_tokens")
 _ORDINARY = frozenset(
-    {"token_issued", "token_refreshed", "metadata_discovered", "refresh_token_rotated"}
+    {
+        "token_issued",
+        "token_refreshed",
+        "token_loaded",
+        "store_recovered",
+        "metadata_discovered",
+        "refresh_token_rotated",
+    }
 )

@@ -1,47 +1,129 @@
 """
-Where tokens are kept.
+Where tokens are kept: in the memory of this process, always, and behind it in a store that other
+processes see as well, if there is one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from cachetools import LRUCache
 
 from resource_tokens._locks import SafeLock
-from resource_tokens.tokens import CachedToken, TokenKey
+from resource_tokens.exceptions import ResourceTokensError
+from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
 
-__all__ = ["MemoryTokenStore", "TokenStore"]
+__all__ = [
+    "Generation",
+    "Loaded",
+    "MemoryTokenStore",
+    "StoredToken",
+    "TokenStore",
+    "UnreadableEntryError",
+]
+
+
+class Generation(NamedTuple):
+    """
+    How often tokens were forgotten by all who share a store. A token of an earlier generation is
+    not used any more.
+
+    Attributes:
+        of_all: How often all were.
+        of_resource: How often those of the resource were.
+    """
+
+    of_all: int = 0
+    of_resource: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """
+    A token outside the process that asked for it.
+
+    Attributes:
+        token: The token.
+        requested_wall: When it was asked for, in seconds since the epoch.
+        generation: The generation of its resource when it was asked for.
+    """
+
+    token: AccessToken
+    requested_wall: float
+    generation: Generation
+
+
+class Loaded(NamedTuple):
+    """
+    What a store has under a key.
+
+    Attributes:
+        stored: The token, or `None`.
+        generation: The generation of the resource now.
+    """
+
+    stored: StoredToken | None
+    generation: Generation
+
+
+class UnreadableEntryError(ResourceTokensError):
+    """
+    A store has something under a key that cannot be opened: it is damaged, was sealed with a key
+    that is not there, belongs to another place, or is of another version of this library.
+    """
 
 
 class TokenStore(Protocol):
     """
-    What a store of tokens can do. It must be safe to use from several threads, and belongs to
-    one process: the times in a `CachedToken` are of that process's own clock.
+    Where several processes keep their tokens, such as `RedisTokenStore` and `FileTokenStore`.
+
+    All methods can block, for a short while: async callers call them in a thread. Whatever they
+    raise costs nobody a token; it is an event, and the store is left alone for a while. A store
+    keeps what can be used by whoever reads it, so it has to be sealed.
     """
 
-    def load(self, key: TokenKey) -> CachedToken | None:
+    def load(self, key: TokenKey, resource: str) -> Loaded:
         """
-        The token under exactly this key, or `None`.
-        """
+        What is there under exactly this key.
 
-    def save(self, key: TokenKey, cached: CachedToken) -> None:
-        """
-        Keep a token under this key, in the place of the one there.
-        """
-
-    def forget(self, matches: Callable[[CachedToken], bool]) -> int:
-        """
-        Drop every token that matches; the number dropped.
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
         """
         ...
+
+    def save(self, key: TokenKey, stored: StoredToken) -> None:
+        """
+        Keep a token under this key until it expires, unless the one there was asked for later.
+        """
+
+    def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
+        """
+        The right to ask for the token of a key: for so long, for nobody else.
+
+        Returns:
+            A function that gives it back; `None` if somebody has it.
+        """
+        ...
+
+    def generations(self, resources: list[str]) -> list[Generation]:
+        """
+        The generations of these resources now, in this order.
+        """
+        ...
+
+    def forget(self, resource: str | None) -> None:
+        """
+        Begin a new generation of a resource, or of all.
+        """
 
 
 class MemoryTokenStore:
     """
-    Tokens in this process's memory: the default.
+    Tokens in this process's memory. It is in front of every other store, and the default is that
+    there is no other.
 
     Args:
         maxsize: How many tokens to keep. The least recently used one goes first.
@@ -55,8 +137,10 @@ class MemoryTokenStore:
 
     def load(self, key: TokenKey) -> CachedToken | None:
         """
-        See `TokenStore`. Two atomic operations and no lock: this is done for every request, and
-        must not wait for another thread, a signal handler or a parent process.
+        The token under exactly this key, or `None`.
+
+        Two atomic operations and no lock: this is done for every request, and must not wait for
+        another thread, a signal handler or a parent process.
         """
         cached = self._tokens.get(key)
         if cached is not None:
@@ -65,7 +149,7 @@ class MemoryTokenStore:
 
     def save(self, key: TokenKey, cached: CachedToken) -> None:
         """
-        See `TokenStore`.
+        Keep a token under this key, in the place of the one there.
         """
         with self._lock:
             while self._used:
@@ -78,7 +162,7 @@ class MemoryTokenStore:
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
         """
-        See `TokenStore`.
+        Drop every token that matches; the number dropped.
         """
         with self._lock:
             dropped = [key for key, cached in self._tokens.items() if matches(cached)]
@@ -86,6 +170,13 @@ class MemoryTokenStore:
                 del self._tokens[key]
                 self._order.pop(key, None)
             return len(dropped)
+
+    def resources(self) -> set[str]:
+        """
+        The identifiers of the resources that there are tokens of.
+        """
+        with self._lock:
+            return {cached.token.resource for cached in self._tokens.values()}
 
     def __len__(self) -> int:
         return len(self._tokens)

@@ -113,6 +113,9 @@ class Bench:
         renewed = run_to_end(self.acquirer.renew(REQUEST, rejected, self.io))
         return None if renewed is None else renewed.token
 
+    def forget(self, resource: str | None) -> int:
+        return run_to_end(self.acquirer.forget(resource, self.io))
+
     def names(self) -> list[str]:
         return [event.name for event in self.events]
 
@@ -391,23 +394,6 @@ def test_a_token_that_expired_on_its_way_is_refused(bench: Bench) -> None:
             bench.get()
 
     assert 2 == len(bench.io.sent)
-
-
-def test_a_store_that_fails_costs_no_token(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    P7: a token that was got is used, although it could not be kept.
-    """
-
-    def full(*_: object) -> None:
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(bench.store, "save", full)
-        first = bench.get()
-    second = bench.get()
-
-    assert first != second
-    assert ["store_failed", "token_issued", "token_issued"] == bench.names()
 
 
 def test_a_refresh_that_cannot_start_leaves_no_flight(bench: Bench) -> None:
@@ -782,7 +768,7 @@ def test_what_was_asked_for_before_forget_is_not_kept(bench: Bench) -> None:
     """
 
     def forgotten_meanwhile() -> dict[str, Any]:
-        assert 0 == bench.acquirer.forget("urn:x:a")
+        assert 0 == bench.forget("urn:x:a")
         return {}
 
     bench.io.script = [forgotten_meanwhile]
@@ -790,7 +776,7 @@ def test_what_was_asked_for_before_forget_is_not_kept(bench: Bench) -> None:
 
     assert 0 == len(bench.store)
     assert first != bench.get()
-    assert 1 == bench.acquirer.forget(None)
+    assert 1 == bench.forget(None)
 
 
 def test_forget_of_another_resource_changes_nothing(bench: Bench) -> None:
@@ -799,7 +785,7 @@ def test_forget_of_another_resource_changes_nothing(bench: Bench) -> None:
     """
 
     def another_is_forgotten() -> dict[str, Any]:
-        bench.acquirer.forget("urn:x:b")
+        bench.forget("urn:x:b")
         return {}
 
     bench.io.script = [another_is_forgotten]
@@ -814,7 +800,7 @@ def test_after_forget_nobody_waits_for_a_flight_from_before(bench: Bench) -> Non
     tokens: list[AccessToken] = []
 
     def forget_and_ask() -> dict[str, Any]:
-        bench.acquirer.forget(None)
+        bench.forget(None)
         tokens.append(bench.get())
         return {"access_token": "from-before"}
 
