@@ -26,6 +26,7 @@ import pytest
 from resource_tokens import AuthorizationServer, ClientSecretBasic, ResourceTokenAuth, TokenEvent
 from resource_tokens.testing import LocalAuthorizationServer, LocalResourceServer
 from tests.servers.apis import Sink
+from tests.servers.tls import trusting
 
 Colour = Literal["sync", "asyncio", "trio"]
 
@@ -86,6 +87,8 @@ class Caller:
     @contextmanager
     def client(self, **kwargs: Any) -> Iterator[Client]:
         kwargs.setdefault("trust_env", False)
+        # A context of the client's own would load all authorities of the system, each time.
+        kwargs.setdefault("verify", trusting())
         if self.blocking:
             with self.library.Client(**kwargs) as client:
                 yield Client(self, client)
@@ -183,7 +186,7 @@ class World:
 
     @property
     def authorization_server(self) -> AuthorizationServer:
-        return AuthorizationServer(issuer=self.server.issuer)
+        return AuthorizationServer(issuer=self.server.issuer, verify=trusting())
 
     @property
     def client_auth(self) -> ClientSecretBasic:

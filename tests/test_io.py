@@ -28,6 +28,7 @@ SHORT = timedelta(milliseconds=300)
 
 
 def cache_for(endpoint: str, **options: Any) -> TokenCache:
+    options.setdefault("verify", trusting())
     server = AuthorizationServer(token_endpoint=endpoint, **options)
     return TokenCache(server, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET))
 
@@ -75,7 +76,7 @@ def test_a_dripping_server_is_given_up(caller: Caller, preamble: bytes, secure: 
     P10: the limit is on the request as a whole, not on each read.
     """
     with Dripping(preamble, secure=secure) as server:
-        cache = cache_for(server.url, timeout=SHORT, verify=trusting())
+        cache = cache_for(server.url, timeout=SHORT)
         with pytest.raises(TokenRequestError, match=r"no whole answer within 0\.3 s") as caught:
             caller.token(cache, ORDERS)
 
@@ -149,7 +150,7 @@ def test_certificates_are_checked(caller: Caller) -> None:
     R6750-9: an unknown authority is no authorization server.
     """
     with Sink(tls=serving()) as server, pytest.raises(TokenRequestError, match=r"(?i)certificate"):
-        caller.token(cache_for(f"{server.url}/token"), ORDERS)
+        caller.token(cache_for(f"{server.url}/token", verify=True), ORDERS)
 
 
 @pytest.fixture
