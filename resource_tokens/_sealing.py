@@ -1,0 +1,151 @@
+"""
+Sealing what leaves the process: who reads a store learns nothing, who writes to it changes nothing.
+
+The key that an entry belongs to is sealed along with it, so that one that was moved to another key
+does not open there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.oauth.messages import Members
+from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
+from resource_tokens.tokens import AccessToken, Secret, TokenKey
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
+__all__ = ["Sealer", "new_key"]
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
+
+
+class Sealer:
+    """
+    Seals and opens the entries of a store (AES-128-CBC and HMAC-SHA-256, by `cryptography`).
+
+    Args:
+        keys: From `new_key`. The first one seals, all of them open, so that keys can be replaced
+            one after the other.
+
+    Raises:
+        ConfigurationError: If there is no key, or one is no such key.
+    """
+
+    def __init__(self, keys: Iterable[str | bytes]) -> None:
+        # Wrapped before it is looked at: reporters of errors show the variables of a frame.
+        secrets = [_secret(key) for key in ([keys] if isinstance(keys, str | bytes) else keys)]
+        del keys
+        self._fernet = _fernet(secrets)
+        # Names are not sealed, as they have to be found again; what a key was made of is hashed
+        # into them. So they depend on the last key, which is there for longest.
+        self._naming = Secret(hashlib.sha256(secrets[-1].reveal().encode()).hexdigest())
+
+    def seal(self, key: TokenKey, stored: StoredToken) -> bytes:
+        """
+        An entry, for this key only.
+        """
+        members = {
+            "version": _VERSION,
+            "key": key.hex(),
+            "access_token": stored.token.reveal(),
+            "token_type": stored.token.token_type,
+            "resource": stored.token.resource,
+            "scopes": sorted(stored.token.scopes),
+            "expires_at": stored.token.expires_at.timestamp(),
+            "requested_wall": stored.requested_wall,
+            "generation": list(stored.generation),
+        }
+        return self._fernet.encrypt(json.dumps(members).encode())
+
+    def open(self, key: TokenKey, sealed: bytes) -> StoredToken:
+        """
+        What was sealed for this key.
+
+        Raises:
+            UnreadableEntryError: If it was not, or not by one of the keys, or is damaged.
+        """
+        from cryptography.fernet import InvalidToken
+
+        try:
+            members = Members(json.loads(self._fernet.decrypt(sealed)))
+            if members["version"] == _VERSION and members["key"] == key.hex():
+                return _stored(members)
+        except (InvalidToken, ValueError, TypeError, KeyError, OverflowError):
+            pass
+        raise UnreadableEntryError(
+            "An entry of the token store cannot be opened: it was sealed with a key that is not "
+            "among `keys`, belongs to another place, is damaged, or is of another version. It "
+            "counts as absent."
+        )
+
+    def name(self, *parts: str | bytes) -> str:
+        """
+        A name that says nothing of its parts to whoever does not have the key.
+        """
+        message = TokenKey.of(parts)
+        return hmac.new(self._naming.reveal().encode(), message, hashlib.sha256).hexdigest()
+
+    def __repr__(self) -> str:
+        return "Sealer('...')"
+
+
+def _secret(key: str | bytes) -> Secret:
+    if isinstance(key, bytes):
+        key = key.decode("ascii", "replace")
+    return Secret(key.strip() if isinstance(key, str) else "")
+
+
+def _fernet(keys: list[Secret]) -> MultiFernet:
+    # Local: cryptography takes long to import, and most programs share nothing.
+    from cryptography.fernet import Fernet, MultiFernet
+
+    for key in keys:
+        try:
+            usable = len(base64.urlsafe_b64decode(key.reveal())) == 32
+        except (binascii.Error, ValueError):
+            usable = False
+        if not usable:
+            keys = []
+            break
+    if not keys:
+        raise ConfigurationError(
+            "keys= of a token store: give at least one key, each 32 random bytes in URL-safe "
+            "base64, as `resource_tokens.stores.new_key()` makes them. If it comes from the "
+            "environment, is the variable set?"
+        )
+    return MultiFernet([Fernet(key.reveal()) for key in keys])
+
+
+def _stored(members: dict[str, Any]) -> StoredToken:
+    of_all, of_resource = members["generation"]
+    return StoredToken(
+        AccessToken(
+            Secret(str(members["access_token"])),
+            str(members["resource"]),
+            str(members["token_type"]),
+            frozenset(map(str, members["scopes"])),
+            datetime.fromtimestamp(float(members["expires_at"]), UTC),
+        ),
+        float(members["requested_wall"]),
+        Generation(int(of_all), int(of_resource)),
+    )
+
+
+_VERSION = 1
