@@ -148,7 +148,7 @@ pytest_collect_file = Sybil(
         CodeBlockParser(language="python", evaluator=run_python),
         CodeBlockParser(language="output", evaluator=compare_output),
     ],
-    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],
     setup=set_up,
     teardown=tear_down,
 ).pytest()

@@ -4,11 +4,14 @@ Dialects: for each preset the very bytes that are sent, and what its answers mea
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote_plus
 
 import pytest
 from hypothesis import given
@@ -20,17 +23,21 @@ from resource_tokens import (
     ClientSecretBasic,
     ConfigurationError,
     OAuthError,
+    PublicClient,
     RefreshToken,
     Resource,
+    TokenCache,
     TokenRequestError,
 )
 from resource_tokens.oauth.dialects import PRESETS, RFC8707, Dialect, Target, dialect_of
 from resource_tokens.oauth.messages import HTTPRequest
 from resource_tokens.oauth.token_endpoint import TokenRequest, check_told_apart, issued_token
-from tests.test_grants import Public
+from resource_tokens.testing import LocalAuthorizationServer
+from tests.conftest import Caller
 from tests.test_token_endpoint import answer, good, judged, signed
 from tests.test_tokens import asked
 
+DOCS = Path(__file__).parent.parent / "docs"
 ENDPOINT = "https://login.example.com/token"
 ORDERS, BILLING = Resource("https://orders.example.com/"), Resource("https://billing.example.com/")
 
@@ -112,7 +119,7 @@ def test_managed_identity() -> None:
     https://github.com/MicrosoftDocs/entra-docs/blob/main/docs/identity/managed-identities-azure-resources/how-to-use-vm-token.md
     """
     request = speaking(
-        "managed-identity", Resource("https://vault.azure.net"), client_auth=Public()
+        "managed-identity", Resource("https://vault.azure.net"), client_auth=PublicClient("app")
     )
     message = request.message("http://127.0.0.1:1/token?api-version=2018-02-01", 0.0)
 
@@ -141,11 +148,31 @@ def test_the_instance_metadata_may_be_asked_in_plain_http() -> None:
         AuthorizationServer(token_endpoint="http://169.254.169.253/", dialect="managed-identity")
 
 
+def test_a_managed_identity_over_the_wire(caller: Caller, server: LocalAuthorizationServer) -> None:
+    """
+    The form of Azure's answer, from an endpoint on loopback: strings for numbers, and a refresh
+    token that is none.
+    """
+    server.respond("/msi", body=json.dumps(IMDS).encode())
+    cache = TokenCache(
+        AuthorizationServer(token_endpoint=f"{server.issuer}/msi", dialect="managed-identity"),
+        PublicClient("app"),
+    )
+
+    token = caller.token(cache, ORDERS)
+
+    assert ("t", ORDERS.identifier) == (token.reveal(), token.resource)
+    [request] = server.requests
+    assert "GET" == request.method
+    assert f"/msi?resource={quote_plus(ORDERS.identifier)}&client_id=app" == request.target
+    assert ("Metadata", "true") in request.headers
+
+
 def test_no_credential_is_put_into_a_url() -> None:
     """
     R6749-3: neither a client's nor a user's.
     """
-    public: dict[str, Any] = {"client_auth": Public(), "grant": RefreshToken("rt-1")}
+    public: dict[str, Any] = {"client_auth": PublicClient("app"), "grant": RefreshToken("rt-1")}
     for changes in ({}, public):
         with pytest.raises(ConfigurationError, match="into a URL"):
             speaking("managed-identity", **changes)
@@ -326,6 +353,37 @@ def test_every_preset_has_its_bytes_here() -> None:
     assert [] == [name for name, test in tests.items() if "https://" not in str(test.__doc__)]
 
 
+def test_the_reference_lists_the_presets_as_they_are() -> None:
+    """
+    The page of the dialects says of each preset how the target goes out, and whether `aud` counts.
+    """
+    page = (DOCS / "reference" / "dialects.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \| (.*?) \|", page, re.MULTILINE)
+
+    said = {name: (set(re.findall(r"`(\w+=[^`]+)`", how)), aud) for name, how, aud in rows}
+
+    assert list(PRESETS) == [name for name, _, _ in rows]
+    assert said == {
+        name: (
+            {f"{parameter}={text}" for parameter, text in dict(dialect.target).items()},
+            "checked" if dialect.says_audience else "not checked",
+        )
+        for name, dialect in PRESETS.items()
+    }
+
+
+def test_the_page_of_entra_id_lists_its_errors() -> None:
+    """
+    What is said there of each number is what the dialect makes of it.
+    """
+    page = (DOCS / "howto" / "servers" / "entra-id.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+_\w+)` \| (.*) \|$", page, re.MULTILINE)
+
+    said = {code: meaning for meaning, text in rows for code in re.findall(r"AADSTS\d+", text)}
+
+    assert said == {k: v for k, v in dict(PRESETS["entra-v2"].errors).items() if k[:6] == "AADSTS"}
+
+
 def test_a_dialect_is_chosen_by_value_or_by_name() -> None:
     """
     An unknown name is an error that lists the known ones.
@@ -404,9 +462,10 @@ def test_several_targets_are_repeated_or_joined_or_refused() -> None:
     assert [] == PRESETS["okta"].parameters(targets, "x")
 
 
-@pytest.mark.parametrize("preset", [n for n in PRESETS if n != "managed-identity"])
 @given(
-    text=st.text(st.characters(min_codepoint=33, max_codepoint=126)), scope=st.sampled_from("ab")
+    preset=st.sampled_from([name for name in PRESETS if name != "managed-identity"]),
+    text=st.text(st.characters(min_codepoint=33, max_codepoint=126)),
+    scope=st.sampled_from("ab"),
 )
 def test_a_target_is_sent_as_it_is(preset: str, text: str, scope: str) -> None:
     """
@@ -556,7 +615,7 @@ def test_lifetimes_of_azure(changes: dict[str, Any], seconds: float) -> None:
     T10: strings, and `expires_on` where `expires_in` is missing; never `ext_expires_in`.
     """
     for name in ("entra-v1", "managed-identity"):
-        client: Any = {"client_auth": Public()} if name == "managed-identity" else {}
+        client: Any = {"client_auth": PublicClient("app")} if name == "managed-identity" else {}
         issued = judged(IMDS | changes, speaking(name, **client))
         assert (timedelta(seconds=seconds), ()) == (issued.lifetime, issued.remarks)
 
@@ -585,7 +644,7 @@ def test_a_guid_for_a_resource_says_nothing(name: str) -> None:
     RRESP-4: Microsoft may answer with a GUID; another URI is still another resource.
     https://github.com/MicrosoftDocs/entra-docs/blob/main/docs/identity/managed-identities-azure-resources/how-to-use-vm-token.md
     """
-    client: Any = {"client_auth": Public()} if name == "managed-identity" else {}
+    client: Any = {"client_auth": PublicClient("app")} if name == "managed-identity" else {}
     request = speaking(name, **client)
 
     judged(IMDS | {"resource": "00000003-0000-0000-c000-000000000000"}, request)
@@ -654,7 +713,7 @@ def test_two_resources_are_told_apart_before_anything_is_asked(name: str) -> Non
     R9700-1: where a dialect cannot name the target and the scopes are the same, that is an error
     of the configuration; with opaque tokens nobody would notice it later.
     """
-    client: Any = {"client_auth": Public()} if name == "managed-identity" else {}
+    client: Any = {"client_auth": PublicClient("app")} if name == "managed-identity" else {}
     pair = [speaking(name, ORDERS, **client), speaking(name, BILLING, **client)]
 
     if PRESETS[name].target:

@@ -20,12 +20,12 @@ from resource_tokens import (
     ClientSecretBasic,
     ConfigurationError,
     OAuthError,
+    PublicClient,
     RefreshToken,
     Resource,
     ResourceTokensError,
     TokenRequestError,
 )
-from resource_tokens.oauth.client_auth import Authentication, ClientAuth, Recipient
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.messages import HTTPRequest
 from resource_tokens.oauth.token_endpoint import TokenRequest, issued_token, settle
@@ -35,21 +35,6 @@ from tests.test_tokens import asked
 
 FIRST, SECOND, THIRD = "rt-1 of ~40 characters+/=", "rt-2", "rt-3"
 ENDPOINT = "https://login.example.com/token"
-
-
-class Public(ClientAuth):
-    """
-    A client that has nothing to prove who it is.
-    """
-
-    client_id = "app"
-    method = "none"
-
-    def authenticate(self, recipient: Recipient) -> Authentication:  # noqa: ARG002
-        return Authentication(parameters=(("client_id", self.client_id),))
-
-    def fingerprint(self) -> bytes:
-        return b""
 
 
 def message(grant: Grant) -> HTTPRequest:
@@ -95,9 +80,9 @@ def test_client_credentials_are_for_clients_that_can_keep_a_secret() -> None:
     R6749-7: with a public client it raises before a request exists.
     """
     with pytest.raises(ConfigurationError, match="public client"):
-        asked(client_auth=Public())
+        asked(client_auth=PublicClient("app"))
 
-    assert asked(client_auth=Public(), grant=RefreshToken(FIRST)).key
+    assert asked(client_auth=PublicClient("app"), grant=RefreshToken(FIRST)).key
 
 
 def test_client_credentials_ignore_a_refresh_token() -> None:
@@ -425,7 +410,7 @@ def test_a_grant_without_a_state_needs_only_a_fingerprint() -> None:
     grant = Own()
     request = TokenRequest(
         AuthorizationServer(issuer="https://login.example.com"),
-        Public(),
+        PublicClient("app"),
         grant,
         Resource("urn:x:a"),
         frozenset(),

@@ -123,7 +123,8 @@ class TokenRequest:
         """
         dialect = self.server.dialect
         presented = self.grant.parameters()
-        proof = self.client_auth.authenticate(Recipient(self.server, token_endpoint, now))
+        recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
+        proof = self.client_auth.authenticate(recipient)
         headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
         secrets = (*proof.secrets, *_spellings(presented))
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
@@ -141,7 +142,7 @@ class TokenRequest:
 
     def _check_grant(self) -> None:
         grant, resource = self.grant, self.resource.identifier
-        public, local = self.client_auth.method == "none", self.server.dialect.form == "get"
+        public, local = not self.client_auth.confidential, self.server.dialect.form == "get"
         if grant.confidential and public and not local:
             raise ConfigurationError(
                 f"A public client cannot have a token for {resource!r} by {grant.grant_type!r} "
