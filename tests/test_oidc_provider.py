@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
+import httpx2
 import jwt
 import pytest
 import trustme
@@ -55,6 +57,14 @@ BILLING = "urn:example:billing"
 SHORT = "urn:example:short-lived"
 OPAQUE = "urn:example:opaque"
 RENAMED = "urn:example:renamed"
+
+# A colour of each kind, where all six would say the same at some length.
+BOTH = pytest.mark.parametrize(
+    "caller",
+    [(httpx2, "sync"), (httpx, "asyncio")],
+    ids=["httpx2-sync", "httpx-asyncio"],
+    indirect=True,
+)
 
 # Every printable ASCII character that has a meaning in a form, a URL or a Basic header.
 # oidc-provider refuses others in client metadata; those are tried against the local server.
@@ -171,6 +181,7 @@ def test_redirects_between_apis_show_no_token(caller: Caller, fleet: Fleet, stat
     assert [()] == [tuple(seen.tokens()) for seen in fleet.gateway.seen_under("/billing")]
 
 
+@BOTH
 def test_a_token_is_renewed_before_it_expires(caller: Caller, fleet: Fleet) -> None:
     """
     P7: with a lifetime of four seconds no API ever sees an expired token.
@@ -244,6 +255,7 @@ def test_any_secret_reaches_a_strict_server(ledger: OidcProvider, method: Any, n
     assert f"nasty:{number} %" == entry["client_id"]
 
 
+@BOTH
 @pytest.mark.parametrize("secret", [*NASTY, "é", "€", "пароль", "a\u0000b"])
 @pytest.mark.parametrize("method", [ClientSecretBasic, ClientSecretPost])
 def test_any_secret_reaches_the_local_server(caller: Caller, method: Any, secret: str) -> None:
@@ -364,6 +376,7 @@ CLIENT_AUTH: dict[str, Callable[[OidcProvider, Path], Any]] = {
 }
 
 
+@BOTH
 @pytest.mark.parametrize("client_id", CLIENT_AUTH)
 def test_every_way_to_authenticate_gets_tokens_for_one_api_each(
     caller: Caller, ledger: OidcProvider, certificates: Path, client_id: str
@@ -448,6 +461,7 @@ def test_a_server_that_wants_the_token_endpoint_as_audience_is_told(ledger: Oidc
     assert [issuer, issuer, at, at, at] == [a["claims"]["aud"] for a in assertions if a]
 
 
+@BOTH
 def test_an_assertion_that_is_not_replaced_is_good_once(
     caller: Caller, ledger: OidcProvider, tmp_path: Path
 ) -> None:
@@ -488,6 +502,7 @@ def test_a_certificate_of_somebody_else_gets_nothing(
     assert ["self_signed_tls_client_auth"] == [entry["method"] for entry in ledger.ledger()]
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("which", "client_id"),
     [
@@ -536,6 +551,7 @@ def test_an_issuer_is_compared_to_the_letter(
     assert [] == ledger.ledger()
 
 
+@BOTH
 def test_two_issuers_share_neither_tokens_nor_an_entry(
     caller: Caller, ledger: OidcProvider
 ) -> None:
@@ -554,6 +570,7 @@ def test_two_issuers_share_neither_tokens_nor_an_entry(
     assert issuers == [entry["issuer"] for entry in ledger.ledger()]
 
 
+@BOTH
 def test_a_revoked_opaque_token_is_replaced(caller: Caller, ledger: OidcProvider) -> None:
     """
     P8: revoked at the server (RFC 7009), which the API learns by introspection (RFC 7662).
