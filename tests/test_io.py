@@ -4,9 +4,9 @@ Sending token requests: bounded in time and size, without redirects or surroundi
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,8 @@ from tests.servers.apis import Answer, Sink
 from tests.servers.tls import authority, secured, serving, trusting
 
 SHORT = timedelta(milliseconds=300)
+# What was left of it when the request was sent.
+GIVEN_UP = r"no whole answer within 0\.(?:3|[0-2]\d*) s"
 
 
 def cache_for(endpoint: str, **options: Any) -> TokenCache:
@@ -54,8 +56,8 @@ class Dripping(Acceptor):
     def _drip(self, connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(self._preamble)
-        # Readable is what the other side has closed.
-        while not select.select([connection], [], [], 0.02)[0]:
+        while True:
+            time.sleep(0.02)
             connection.sendall(b"x")
 
 
@@ -77,7 +79,7 @@ def test_a_dripping_server_is_given_up(caller: Caller, preamble: bytes, secure: 
     """
     with Dripping(preamble, secure=secure) as server:
         cache = cache_for(server.url, timeout=SHORT)
-        with pytest.raises(TokenRequestError, match=r"no whole answer within 0\.3 s") as caught:
+        with pytest.raises(TokenRequestError, match=GIVEN_UP) as caught:
             caller.token(cache, ORDERS)
 
     assert caught.value.__context__ is None
@@ -88,7 +90,7 @@ def test_a_silent_server_is_given_up(caller: Caller) -> None:
     """
     P10: connected, and no answer.
     """
-    with Dripping(b"") as server, pytest.raises(TokenRequestError, match=r"within 0\.3 s|Timeout"):
+    with Dripping(b"") as server, pytest.raises(TokenRequestError, match=rf"{GIVEN_UP}|Timeout"):
         caller.token(cache_for(server.url, timeout=SHORT), ORDERS)
 
 
