@@ -19,6 +19,7 @@ from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent
 from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
+from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -98,8 +99,15 @@ class TokenCache:
         self._store = memory if shared is None else shared
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
+        self._clock = clock
+        # The credentials that can change, as they were when a request was last built with them.
+        self._rotating: dict[ClientAuth, bytes] = {}
+        self._look_again_at = 0.0
         # Building a request hashes its key; a warm request must not pay for that.
         self._built = lru_cache(maxsize=4096)(self._build_request)
+        # What cannot be asked for is said now, not at the first request.
+        requests = [self._request_for(resource) for _, resource in self.resources]
+        check_assertions((request.server, request.client_auth) for request in requests)
 
     def get(
         self,
@@ -231,9 +239,27 @@ class TokenCache:
         """
         What would be asked for, with the key that its token is kept under.
         """
+        if self._rotating and self._clock() >= self._look_again_at:
+            self._look_at_credentials()
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
         return self._built(resource, scopes)
+
+    def _look_at_credentials(self) -> None:
+        """
+        Build all requests anew if a credential has been replaced: their keys are others then.
+        """
+        self._look_again_at = self._clock() + _LOOK_AT_CREDENTIALS_EVERY
+        for client_auth, known in list(self._rotating.items()):
+            # One that cannot be read now is an error when it is needed.
+            with suppress(ResourceTokensError):
+                if client_auth.fingerprint() != known:
+                    self._rotating.clear()
+                    self._built.cache_clear()
+                    self.events.emit(
+                        TokenEvent("credential_rotated", "", detail=client_auth.client_id)
+                    )
+                    return
 
     def _wanted(
         self, resources: Iterable[Resource | str] | None, scopes: Iterable[str] | None
@@ -284,9 +310,12 @@ class TokenCache:
     ) -> TokenRequest:
         if isinstance(resource, str):
             resource = self._named(resource)
+        client_auth = self.client_auth if resource.client_auth is None else resource.client_auth
+        if client_auth.rotates:
+            self._rotating.setdefault(client_auth, client_auth.fingerprint())
         return TokenRequest(
             self.server if resource.server is None else resource.server,
-            self.client_auth if resource.client_auth is None else resource.client_auth,
+            client_auth,
             self._grant,
             resource,
             parse_scopes(resource.scopes if scopes is None else scopes),
@@ -323,6 +352,9 @@ def seconds_of(min_ttl: timedelta) -> float:
             f"min_ttl={min_ttl!r}: give a timedelta, such as timedelta(minutes=10)."
         )
     return min_ttl.total_seconds()
+
+
+_LOOK_AT_CREDENTIALS_EVERY = 5.0
 
 
 def _workers(wanted: Collection[TokenRequest]) -> int:

@@ -20,6 +20,7 @@ EventName = Literal[
     "token_request_failed",
     "token_request_retried",
     "refresh_token_rotated",
+    "credential_rotated",
     "token_rejected",
     "token_withheld",
     "egress_blocked",
@@ -101,5 +102,6 @@ _ORDINARY = frozenset(
         "store_recovered",
         "metadata_discovered",
         "refresh_token_rotated",
+        "credential_rotated",
     }
 )

@@ -9,6 +9,7 @@ import io
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import httpx
@@ -21,9 +22,11 @@ from resource_tokens import (
     ConfigurationError,
     EgressBlockedError,
     OAuthError,
+    PublicClient,
     Resource,
     ResourceMap,
     ResourceTokenAuth,
+    ResourceTokensError,
     TokenCache,
     TokenRequestError,
     UnmappedDestinationError,
@@ -689,3 +692,73 @@ def test_a_min_ttl_is_a_length_of_time(world: World, min_ttl: Any) -> None:
     """
     with pytest.raises(ConfigurationError, match="timedelta"):
         world.auth().with_min_ttl(min_ttl)
+
+
+def test_a_credential_that_was_replaced_changes_the_key(
+    caller: Caller, world: World, clock: Clock, tmp_path: Path
+) -> None:
+    """
+    P2: a few seconds later no token of the old secret is used any more, and nothing else happens.
+    """
+    file = tmp_path / "secret"
+    file.write_text(CLIENT_SECRET + "\n")
+    auth = ResourceTokenAuth(
+        world.authorization_server,
+        ClientSecretPost(CLIENT_ID, file),
+        {world.orders.url: ORDERS},
+        clock=clock,
+        on_event=world.events.append,
+    )
+    first = caller.token_for(auth, world.orders.url)
+    clock.advance(60)
+    assert first == caller.token_for(auth, world.orders.url)
+
+    # What is there is no secret of this client any more, but it is read.
+    file.write_text("another secret")
+    assert first == caller.token_for(auth, world.orders.url)
+    clock.advance(5)
+    with pytest.raises(OAuthError) as caught:
+        caller.token_for(auth, world.orders.url)
+    assert "invalid_client" == caught.value.error
+    assert 1 == world.event_names().count("credential_rotated")
+    file.unlink()
+    clock.advance(5)
+    with pytest.raises(ResourceTokensError):
+        caller.token_for(auth, world.orders.url)
+    file.write_text(CLIENT_SECRET)
+    clock.advance(60)
+    assert first == caller.token_for(auth, world.orders.url)
+
+
+def test_a_token_on_its_way_when_the_credential_is_replaced_is_not_stopped(
+    world: World, clock: Clock, tmp_path: Path
+) -> None:
+    """
+    The guard asks what a token is for, not by which secret it was got.
+    """
+    file = tmp_path / "secret"
+    file.write_text(CLIENT_SECRET)
+    auth = ResourceTokenAuth(
+        world.authorization_server,
+        ClientSecretPost(CLIENT_ID, file),
+        {world.orders.url: ORDERS},
+        clock=clock,
+    )
+
+    def replace_it(_: Any) -> None:
+        file.write_text("another secret")
+        clock.advance(5)
+        auth.cache._request_for(Resource(ORDERS))
+
+    with httpx.Client(auth=auth, event_hooks={"request": [replace_it]}, trust_env=False) as client:
+        assert 200 == client.get(world.orders.url).status_code
+
+
+def test_what_cannot_be_asked_for_is_said_at_construction(world: World) -> None:
+    """
+    R6749-7: a public client gets no token for itself.
+    """
+    with pytest.raises(ConfigurationError, match="public client"):
+        ResourceTokenAuth(
+            world.authorization_server, PublicClient(CLIENT_ID), {world.orders.url: ORDERS}
+        )

@@ -97,7 +97,6 @@ class TokenRequest:
             self.server.token_endpoint or "",
             self.client_auth.client_id,
             self.client_auth.method,
-            self.client_auth.fingerprint(),
             target.resource,
             target.audience,
             self.resource.verify_audience,
@@ -110,6 +109,8 @@ class TokenRequest:
             parts += (name, value)
         parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
         object.__setattr__(self, "identity", Identity(target.resource, TokenKey.of(parts)))
+        # Not before: a credential that is replaced does not make the token for somewhere else.
+        parts.append(self.client_auth.fingerprint())
         parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
         object.__setattr__(self, "key", TokenKey.of(parts))
 
