@@ -29,7 +29,7 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "egress", "events"},
+    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events"},
     {"_io", "_ask", "_sharing", "_acquire"},
     {"cache"},
     {"auth", "guards", "testing", "pytest_plugin", "cli", "_local_http", ""},
@@ -134,6 +134,7 @@ LOCAL_IMPORTS = {
     ("_io.py", "anyio"),
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
+    ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
