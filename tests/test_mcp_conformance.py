@@ -12,12 +12,22 @@ import pytest
 from tests.servers.mcp_conformance import run
 
 
-@pytest.mark.parametrize("scenario", ["auth/client-credentials-basic", "auth/pre-registration"])
-def test_a_client_that_the_server_knows_gets_in(scenario: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "version"),
+    [
+        ("auth/client-credentials-basic", None),
+        ("auth/client-credentials-jwt", None),
+        ("auth/pre-registration", "2025-11-25"),
+        ("auth/pre-registration", "2026-07-28"),
+    ],
+)
+def test_a_client_that_the_server_knows_gets_in(
+    scenario: str, version: str | None, tmp_path: Path
+) -> None:
     """
     RMCP-1, RMCP-4, RMCP-12: one token request, and each request of the session carries the token.
     """
-    outcome = run(scenario, tmp_path)
+    outcome = run(scenario, tmp_path, version=version)
 
     assert outcome.passed, outcome.output
     assert {} == outcome.not_green()

@@ -49,7 +49,7 @@ class Outcome:
         return {k: v for k, v in self.checks.items() if not {"SUCCESS", "INFO"}.issuperset(v)}
 
 
-def run(scenario: str, results: Path, **environment: str) -> Outcome:
+def run(scenario: str, results: Path, *, version: str | None = None, **environment: str) -> Outcome:
     """
     Put the client of this folder through one scenario.
 
@@ -58,12 +58,15 @@ def run(scenario: str, results: Path, **environment: str) -> Outcome:
     Args:
         scenario: Its name in the suite.
         results: An empty folder for what the suite writes.
+        version: The revision of the protocol, for a scenario that is part of several.
         environment: More variables for the client.
     """
     node = find_node()
     suite = installed_packages(node, _HERE) / _SUITE
     client = [sys.executable, str(_HERE / "client.py")]
     command = ["client", "--command", shlex.join(client), "--scenario", scenario]
+    if version is not None:
+        command += ["--spec-version", version]
     ended = subprocess.run(
         [node.node, "--import", str(_HERE / "preload.mjs"), str(suite), *command, "-o", results],
         env={**os.environ, **environment},

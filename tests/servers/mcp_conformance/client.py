@@ -19,18 +19,30 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from resource_tokens import AuthorizationServer, ClientSecretBasic, ResourceTokenAuth
+from resource_tokens import (
+    AuthorizationServer,
+    ClientSecretBasic,
+    PrivateKeyJwt,
+    ResourceTokenAuth,
+)
 
-CONTEXT: dict[str, str] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
+CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
 VERSION = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
 ISSUER = os.environ["MCP_CONFORMANCE_ORIGINS"].split()[0]
 
 
+def client_auth() -> PrivateKeyJwt | ClientSecretBasic:
+    client_id = CONTEXT.get("client_id", "some client")
+    if "private_key_pem" in CONTEXT:
+        return PrivateKeyJwt(
+            client_id, CONTEXT["private_key_pem"], algorithm=CONTEXT["signing_algorithm"]
+        )
+    return ClientSecretBasic(client_id, CONTEXT.get("client_secret", "some secret"))
+
+
 def auth(server_url: str) -> ResourceTokenAuth:
     return ResourceTokenAuth(
-        AuthorizationServer(issuer=ISSUER),
-        ClientSecretBasic(CONTEXT.get("client_id", "client"), CONTEXT.get("client_secret", "x")),
-        resources={server_url: server_url},
+        AuthorizationServer(issuer=ISSUER), client_auth(), resources={server_url: server_url}
     )
 
 
