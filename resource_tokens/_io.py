@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
@@ -121,7 +121,7 @@ class BlockingIO:
                 client.stream(**_arguments(request, server, deadline)) as response,
             ):
                 body = _Body(response, peer)
-                for chunk in response.iter_raw():
+                for chunk in () if body.whole else response.iter_raw():
                     body.add(chunk)
                     if body.too_large:
                         raise _too_large()
@@ -168,7 +168,7 @@ class AsyncIO:
                     client.stream(**_arguments(request, server, peer.aconnected)) as response,
                 ):
                     body = _Body(response, peer)
-                    async for chunk in response.aiter_raw():
+                    async for chunk in _nothing() if body.whole else response.aiter_raw():
                         body.add(chunk)
                         if body.too_large:
                             # Not left by raising here: that would leave httpx's own generators
@@ -379,6 +379,11 @@ def _arguments(
     }
 
 
+async def _nothing() -> AsyncIterator[bytes]:
+    for nothing in ():
+        yield nothing
+
+
 class _Body:
     """
     The body of an answer, up to a size that no honest answer reaches.
@@ -387,7 +392,9 @@ class _Body:
     def __init__(self, response: Any, peer: _Peer) -> None:
         self._response = response
         self._peer = peer
-        self._body = bytearray()
+        # A transport that is none of the network's may hand it over in one piece.
+        self.whole: bool = response.is_stream_consumed
+        self._body = bytearray(response.content if self.whole else b"")
 
     def add(self, chunk: bytes) -> None:
         self._body += chunk
