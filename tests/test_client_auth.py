@@ -357,7 +357,7 @@ WRONG_KEYS: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "none": (lambda: None, {}, "environment"),
     "empty": (lambda: "", {}, "environment"),
     "number": (lambda: 7, {}, "is a int"),
-    "a path as text": (lambda: "/etc/keys/worker.pem", {}, "neither PEM nor JWK.*pathlib"),
+    "a path as text": (lambda: "/etc/keys/worker.pem", {}, "is no PEM.*pathlib"),
     "public pem": (lambda: public_pem(rsa_key()), {}, "public key or certificate"),
     "certificate": (lambda: certificate_of(ec_key()), {}, "public key or certificate"),
     "public object": (lambda: rsa_key().public_key(), {}, "public key or certificate"),
@@ -486,7 +486,7 @@ def test_the_audience_is_one_name(dialect: Dialect, audience: Any, expected: str
     server = AuthorizationServer(issuer=ISSUER, dialect=dialect)
     client_auth = PrivateKeyJwt("worker", ec_key(), audience=audience)
 
-    proof = client_auth.authenticate(Recipient(server, ENDPOINT, NOW))
+    proof = client_auth.authenticate(RECIPIENT._replace(server=server))
 
     assert expected == verified(proof, ec_key()).claims["aud"]
 
@@ -500,10 +500,10 @@ def test_without_an_issuer_there_is_no_guess() -> None:
     client_auth = PrivateKeyJwt("worker", ec_key())
 
     with pytest.raises(ConfigurationError, match=r"issuer=.*audience='token_endpoint'"):
-        client_auth.authenticate(Recipient(server, ENDPOINT, NOW))
+        client_auth.authenticate(RECIPIENT._replace(server=server))
     with pytest.raises(ConfigurationError, match=r"issuer=.*audience='token_endpoint'"):
         check_assertions([(server, client_auth)])
-    proof = client_auth.authenticate(Recipient(both, ENDPOINT, NOW))
+    proof = client_auth.authenticate(RECIPIENT._replace(server=both))
     assert ISSUER == verified(proof, ec_key()).claims["aud"]
 
 
@@ -1077,7 +1077,7 @@ def test_credentials_arrive_as_they_are(client_id: str, secret: str) -> None:
     """
     form = ClientSecretBasic(client_id, secret).authenticate(RECIPIENT)
     raw = ClientSecretBasic(client_id, secret).authenticate(
-        Recipient(AuthorizationServer(issuer=ISSUER, dialect=RAW_BASIC), ENDPOINT, NOW)
+        RECIPIENT._replace(server=AuthorizationServer(issuer=ISSUER, dialect=RAW_BASIC))
     )
     post = ClientSecretPost(client_id, secret).authenticate(RECIPIENT)
     signed = ClientSecretJwt(client_id, secret.ljust(64, "=")).authenticate(RECIPIENT)

@@ -44,7 +44,7 @@ class Recipient(NamedTuple):
     server: AuthorizationServer
     endpoint: str
     now: float
-    resource: str = ""
+    resource: str
 
 
 @dataclass(frozen=True, slots=True)

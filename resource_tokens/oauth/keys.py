@@ -99,7 +99,7 @@ def private_pem(name: str, text: Secret, password: Secret | None) -> Any:
     """
     if "PRIVATE KEY-----" not in text.reveal():
         public = "-----BEGIN " in text.reveal()
-        found = "is a public key or certificate" if public else "is neither PEM nor JWK"
+        found = "is a public key or certificate" if public else "is no PEM"
         raise ConfigurationError(
             f"{name} {found}. Give the private key; if it is in a file, as pathlib.Path(...)."
         )
