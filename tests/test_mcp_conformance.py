@@ -19,6 +19,7 @@ from tests.servers.mcp_conformance import run
         ("auth/client-credentials-jwt", None),
         ("auth/pre-registration", "2025-11-25"),
         ("auth/pre-registration", "2026-07-28"),
+        ("auth/wif-jwt-bearer", None),
     ],
 )
 def test_a_client_that_the_server_knows_gets_in(
@@ -45,3 +46,15 @@ def test_metadata_of_another_issuer_is_not_used(tmp_path: Path) -> None:
     assert {} == outcome.not_green()
     assert 1 == outcome.observed("authorization-server-metadata")
     assert 0 == outcome.observed("token-request")
+
+
+def test_a_workload_token_that_is_refused_is_not_tried_again(tmp_path: Path) -> None:
+    """
+    R7523-8, R7523-3: one that has expired is presented once, and nothing else in its place.
+    """
+    outcome = run("auth/wif-jwt-bearer", tmp_path, WORKLOAD_TOKEN="expired_jwt")
+
+    assert {"wif-assertion-expired": ["FAILURE"]} == outcome.not_green()
+    assert 1 == outcome.observed("token-request")
+    assert 0 == outcome.observed("valid-bearer-token")
+    assert "invalid_grant" in outcome.output

@@ -9,6 +9,7 @@ What its operator would have written into a configuration comes in the environme
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -21,18 +22,48 @@ from mcp.client.streamable_http import streamable_http_client
 
 from resource_tokens import (
     AuthorizationServer,
+    ClientCredentials,
     ClientSecretBasic,
     PrivateKeyJwt,
+    PublicClient,
     ResourceTokenAuth,
 )
+from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.grants import Grant
+from resource_tokens.tokens import Secret
 
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
 VERSION = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
 ISSUER = os.environ["MCP_CONFORMANCE_ORIGINS"].split()[0]
 
 
-def client_auth() -> PrivateKeyJwt | ClientSecretBasic:
+class WorkloadToken(Grant):
+    """
+    A token that the platform of a workload has signed for it (RFC 7523 2.1).
+    """
+
+    grant_type = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+    def __init__(self, token: Secret) -> None:
+        self._token = token
+
+    def parameters(self) -> tuple[tuple[str, str | Secret], ...]:
+        return (("assertion", self._token),)
+
+    def fingerprint(self) -> bytes:
+        return hashlib.sha256(self._token.reveal().encode()).digest()
+
+
+def grant() -> Grant:
+    # Which of several tokens the workload has, a test can choose.
+    name = os.environ.get("WORKLOAD_TOKEN", "valid_jwt")
+    return WorkloadToken(Secret(CONTEXT[name])) if name in CONTEXT else ClientCredentials()
+
+
+def client_auth() -> ClientAuth:
     client_id = CONTEXT.get("client_id", "some client")
+    if "valid_jwt" in CONTEXT:
+        return PublicClient(client_id)
     if "private_key_pem" in CONTEXT:
         return PrivateKeyJwt(
             client_id, CONTEXT["private_key_pem"], algorithm=CONTEXT["signing_algorithm"]
@@ -42,7 +73,10 @@ def client_auth() -> PrivateKeyJwt | ClientSecretBasic:
 
 def auth(server_url: str) -> ResourceTokenAuth:
     return ResourceTokenAuth(
-        AuthorizationServer(issuer=ISSUER), client_auth(), resources={server_url: server_url}
+        AuthorizationServer(issuer=ISSUER),
+        client_auth(),
+        resources={server_url: server_url},
+        grant=grant(),
     )
 
 
