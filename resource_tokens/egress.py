@@ -143,8 +143,8 @@ class Bindings:
             raise AudienceMismatchError(
                 f"{request.server.name!r} returned the same token for {known.resource!r} and for "
                 f"{token.resource!r}, so it ignores `resource` or another parameter. The second "
-                "one was dropped. The server may want the target in another way, such as an "
-                "`audience` parameter by Resource(..., extra={'audience': ...}), or a scope.",
+                "one was dropped. The server may want the target in another way: see "
+                "AuthorizationServer(dialect=...).",
                 token.resource,
                 (known.resource, token.resource),
             )

@@ -54,14 +54,18 @@ class Resource:
             fragment; `urn:` is fine.
         scopes: The scopes to ask for (RFC 6749 3.3): an iterable, or one space-delimited string.
             Order does not matter, case does.
+        max_scopes: The most that a server can talk this client into: all scopes that are asked for
+            because a challenge or the metadata of the resource names them are among these. By
+            default nothing is asked for but `scopes`.
         audience: The `aud` the server is expected to write, where it differs from `identifier`.
         server: The authorization server for this resource, instead of the auth object's own.
         client_auth: The client authentication to use there, instead of the auth object's own.
         extra: More parameters for the token request, such as `{"tenant": "blue"}`.
         allow_http: Let the token travel over plain `http` to a destination that is no loopback
             address. Whoever can read that network can then use the token.
-        verify_audience: `"auto"` checks `aud` when the token is a JWT; `"require"` refuses tokens
-            that do not say their audience; `"off"` believes the server.
+        verify_audience: `"auto"` checks `aud` when the token is a JWT, and the server's dialect
+            or `audience` says what stands there; `"require"` refuses tokens that do not say their
+            audience; `"off"` believes the server.
         redirects: What happens when another resource redirects here. `"withhold"` sends such a
             request without a token, since it is that other API which chose it;
             `"reauthorize"` sends it with the token of this resource.
@@ -77,6 +81,7 @@ class Resource:
 
     identifier: str
     scopes: Iterable[str] = field(default=(), kw_only=True)
+    max_scopes: Iterable[str] | None = field(default=None, kw_only=True)
     audience: str | None = field(default=None, kw_only=True)
     server: AuthorizationServer | None = field(default=None, kw_only=True)
     client_auth: ClientAuth | None = field(default=None, kw_only=True)
@@ -92,6 +97,8 @@ class Resource:
     def __post_init__(self) -> None:
         _check_identifier(self.identifier)
         object.__setattr__(self, "scopes", parse_scopes(self.scopes))
+        if self.max_scopes is not None:
+            object.__setattr__(self, "max_scopes", parse_scopes(self.max_scopes))
         object.__setattr__(self, "extra", _check_extra(self.identifier, self.extra))
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
@@ -159,17 +166,26 @@ class ResourceMap:
             mapping of destination to resource. A destination is an origin with an optional path,
             and `https://*.example.com/` covers exactly one label. The list is the allow-list:
             whatever is not in it never gets a token, and an empty one matches nothing.
+        discover: The issuers that a resource of this map may name in its metadata (RFC 9728) as
+            its authorization server. It is asked for its metadata only if there are any.
+
+    Attributes:
+        discover: As above.
 
     Raises:
         ConfigurationError: If a destination is no plain URL prefix, is plain `http` without
             leave, is too broad, or is given twice.
     """
 
-    __slots__ = ("_hosts", "_rules", "_sidecars")
+    __slots__ = ("_hosts", "_rules", "_sidecars", "discover")
 
     def __init__(
-        self, resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap
+        self,
+        resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap,
+        *,
+        discover: Iterable[str] = (),
     ) -> None:
+        self.discover = _issuers(resources, discover)
         self._rules: dict[str, Resource] = {}
         self._hosts: dict[Origin, _Paths] = {}
         # From the origin of a sidecar and a Host header to the origin that is meant.
@@ -395,6 +411,8 @@ _RESERVED = frozenset(
         "client_secret",
         "client_assertion",
         "client_assertion_type",
+        "refresh_token",
+        "assertion",
     }
 )
 
@@ -422,6 +440,17 @@ def _pairs(
                     f"destination to it: {{'https://...': {resource.identifier!r}}}."
                 )
             yield resource.identifier, resource
+
+
+def _issuers(resources: object, discover: Iterable[str]) -> frozenset[str]:
+    if isinstance(discover, str) or not isinstance(discover, Iterable):
+        raise ConfigurationError(f"discover={discover!r} is no list. Give a list of issuers.")
+    issuers = frozenset(discover)
+    for issuer in issuers:
+        if not isinstance(issuer, str) or not issuer:
+            raise ConfigurationError(f"discover=[{issuer!r}]: that is no issuer.")
+    inherited = resources.discover if isinstance(resources, ResourceMap) else frozenset[str]()
+    return issuers or inherited
 
 
 def _as_resource(value: Resource | str) -> Resource:

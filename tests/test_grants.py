@@ -338,6 +338,15 @@ def test_a_refresh_token_goes_to_no_other_server() -> None:
         asked(resource=other, grant=RefreshToken(FIRST))
 
 
+def test_what_a_grant_sends_is_no_extra_parameter() -> None:
+    """
+    R6749-5: nor is there a way around storing a refresh token.
+    """
+    for name in ("refresh_token", "assertion", "grant_type"):
+        with pytest.raises(ConfigurationError, match=name):
+            Resource("urn:x:a", extra={name: "x"})
+
+
 def test_two_grants_have_two_keys() -> None:
     """
     P2: what one user's refresh token brought is never another's.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -455,7 +456,7 @@ MEMBERS = (
         b"{}",
         b"[]",
         b'["",5]',
-        *(nested(depth) for depth in (900, 930, 950, 960, 970, 980, 990, 10_000)),
+        *(nested(depth) for depth in (900, 960, 970, 975, 980, 985, 990, 10_000)),
     ],
     ids=lambda value: f"{value[:12]!r} {len(value)}",
 )
@@ -469,8 +470,10 @@ def test_no_member_of_a_response_breaks_anything(member: str, value: bytes) -> N
         b'{%b, "%b": %b}' % (rest, member.encode(), value),
         b'{"%b": %b, %b, "%b": %b}' % (member.encode(), value, rest, member.encode(), value),
     ):
-        outcome_is_one_of_ours(body, 200)
-        outcome_is_one_of_ours(body, 400)
+        for status in (200, 400):
+            # On a stack of its own: one that runs over ends the measuring of coverage on it.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(outcome_is_one_of_ours, body, status).result()
 
 
 def outcome_is_one_of_ours(body: bytes, status: int) -> None:
