@@ -746,6 +746,26 @@ def test_what_cannot_be_a_token_file_is_refused(arguments: dict[str, Any], match
     refused(lambda: ClientAssertionFile(**arguments), match=match)
 
 
+def test_a_token_in_place_of_its_path_is_not_shown() -> None:
+    """
+    P9: a path is shown in messages, and a token is not, whatever else is wrong.
+    """
+    token: Any = workload_token()
+
+    for arguments in ({}, {"assertion_type": "x"}, {"audience": 7}):
+        refused(
+            partial(ClientAssertionFile, token, client_id="o", **arguments),
+            token,
+            match="belongs into",
+        )
+    for arguments in ({"assertion_type": "x"}, {"audience": 7}):
+        refused(
+            partial(ClientAssertionFile, partial(str, token), client_id="o", **arguments),
+            token,
+            match="=",
+        )
+
+
 # Certificates.
 
 

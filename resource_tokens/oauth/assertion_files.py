@@ -76,13 +76,14 @@ class ClientAssertionFile(ClientAuth):
         audience: str | None = None,
         assertion_type: Literal["jwt-bearer", "jwt-spiffe"] = "jwt-bearer",
     ) -> None:
-        check_choice("assertion_type", assertion_type, ("jwt-bearer", "jwt-spiffe"))
-        if audience is not None and not (isinstance(audience, str) and audience):
-            raise ConfigurationError(f"audience={audience!r} is empty or no string.")
-        name = f"The assertion for {checked_client_id(client_id)!r}"
+        name = f"The assertion for {client_id!r}"
         source = Source.of(name, path) if callable(path) else Source.file(name, path)
         del path
         source.check()
+        checked_client_id(client_id)
+        check_choice("assertion_type", assertion_type, ("jwt-bearer", "jwt-spiffe"))
+        if audience is not None and not (isinstance(audience, str) and audience):
+            raise ConfigurationError(f"audience={audience!r} is empty or no string.")
         for attribute, value in (
             ("client_id", client_id),
             # The names of RFC 8414 2. A server that takes others' tokens announces the first.

@@ -50,11 +50,12 @@ class ClientSecretJwt(SignedAssertion):
             says, which is the issuer.
         typ: The `typ` in its header. `"JWT"` is for servers that refuse the explicit one.
         lifetime: How long an assertion is good. Each request has its own.
-        allow_shared_key: Leave to use one secret at several servers although one of them has its
-            token endpoint named.
+        allow_shared_key: Whether the secret may sign for several servers although one of them wants
+            its token endpoint as the audience.
 
     Raises:
-        ConfigurationError: If the secret cannot be read or is too short, or a choice is none.
+        ConfigurationError: If the secret cannot be read or is too short, or another argument cannot
+            be what it stands for.
     """
 
     __slots__ = ()
@@ -99,11 +100,12 @@ class PrivateKeyJwt(SignedAssertion):
             says, which is the issuer.
         typ: The `typ` in its header. `"JWT"` is for servers that refuse the explicit one.
         lifetime: How long an assertion is good. Each request has its own.
-        allow_shared_key: Leave to use one key at several servers although one of them has its
-            token endpoint named.
+        allow_shared_key: Whether the key may sign for several servers although one of them wants
+            its token endpoint as the audience.
 
     Raises:
-        ConfigurationError: If the key cannot be read or used, or a choice is none.
+        ConfigurationError: If the key cannot be read or used, or another argument cannot be what it
+            stands for.
     """
 
     __slots__ = ()
