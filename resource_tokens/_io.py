@@ -380,8 +380,8 @@ def _arguments(
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for nothing in ():
-        yield nothing
+    return
+    yield b""
 
 
 class _Body:
