@@ -29,15 +29,15 @@ docs: $(VENVS)/docs/.ready
 	$(VENVS)/docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENVS)/test/.ready
-	$(VENVS)/test/bin/python -m benchmarks $(ARGS)
+	$(VENVS)/test/bin/python -m benchmarks --page $(ARGS)
 
 clean:
 	rm -rf .cache docs/_build
 
 $(VENVS)/demo/.ready: INSTALL := -e .[cli]
-$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2] --group test
-$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2] --group test --group lint --group docs
-$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2] --group docs
+$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,redis] --group test
+$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,redis] --group test --group lint --group docs
+$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,redis] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

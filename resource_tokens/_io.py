@@ -268,7 +268,8 @@ class _Clients:
             if certificate is not None:
                 if context is server.verify:
                     raise SendError(_OWN_CONTEXT, sent=False, passing=False)
-                context.load_cert_chain(certificate.certificate, certificate.key)
+                # Without a password OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(certificate.certificate, certificate.key, password="")
             with self._lock:
                 self._contexts[key] = context
         return context

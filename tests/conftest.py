@@ -109,21 +109,28 @@ class Caller:
         """
         Ask for many tokens at the same time; a result or an exception for each.
         """
+        get = cache.get if self.blocking else cache.aget
+        return self.together([partial(get, resource) for resource in wanted])
+
+    def together(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """
+        Make many calls at the same time; a result or an exception for each.
+        """
         if self.blocking:
-            with ThreadPoolExecutor(len(wanted)) as pool:
-                return list(pool.map(partial(_outcome, cache.get), wanted))
+            with ThreadPoolExecutor(len(calls)) as pool:
+                return list(pool.map(_outcome, calls))
 
         async def all_of_them() -> list[Any]:
-            results: list[Any] = [None] * len(wanted)
+            results: list[Any] = [None] * len(calls)
 
             async def one(index: int) -> None:
                 try:
-                    results[index] = await cache.aget(wanted[index])
+                    results[index] = await calls[index]()
                 except Exception as error:  # noqa: BLE001 - handed to the test
                     results[index] = error
 
             async with anyio.create_task_group() as group:
-                for index in range(len(wanted)):
+                for index in range(len(calls)):
                     group.start_soon(one, index)
             return results
 

@@ -32,7 +32,7 @@ RINGS = [
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events"},
     {"_io", "_ask", "_sharing", "_acquire"},
     {"cache"},
-    {"auth", "guards", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
 
 
