@@ -64,8 +64,8 @@ class Resource:
         allow_http: Let the token travel over plain `http` to a destination that is no loopback
             address. Whoever can read that network can then use the token.
         verify_audience: `"auto"` checks `aud` when the token is a JWT, and the server's dialect
-            or `audience` says what stands there; `"require"` refuses tokens that do not say their
-            audience; `"off"` believes the server.
+            or `audience` says what stands there; `"require"` refuses tokens unless that or a
+            `resource` member of the response says what they are for; `"off"` believes the server.
         redirects: What happens when another resource redirects here. `"withhold"` sends such a
             request without a token, since it is that other API which chose it;
             `"reauthorize"` sends it with the token of this resource.

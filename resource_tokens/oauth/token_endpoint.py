@@ -61,6 +61,7 @@ class TokenRequest:
         identity: What the token is for, whatever its scopes.
         target: The parameters that say which API it is for, with those of the resource's own.
         scopes_sent: The scopes as this server writes them.
+        discovered_from: What was configured, where the resource itself has named the server.
     """
 
     server: AuthorizationServer
@@ -68,6 +69,7 @@ class TokenRequest:
     grant: Grant
     resource: Resource
     scopes: frozenset[str]
+    discovered_from: TokenRequest | None = None
     key: TokenKey = field(init=False)
     identity: Identity = field(init=False)
     target: tuple[tuple[str, str], ...] = field(init=False)
@@ -99,7 +101,7 @@ class TokenRequest:
             self.client_auth.method,
             target.resource,
             target.audience,
-            self.resource.verify_audience,
+            self.verify_audience,
             str(dialect.says_audience),
             dialect.confirmation,
             grant_type,
@@ -108,11 +110,26 @@ class TokenRequest:
         for name, value in self.target:
             parts += (name, value)
         parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
-        object.__setattr__(self, "identity", Identity(target.resource, TokenKey.of(parts)))
+        identity = Identity(target.resource, TokenKey.of(parts))
+        if self.discovered_from is not None:
+            # The destinations of a resource are the same, wherever its tokens come from.
+            identity = self.discovered_from.identity
+        object.__setattr__(self, "identity", identity)
         # Not before: a credential that is replaced does not make the token for somewhere else.
         parts.append(self.client_auth.fingerprint())
         parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
         object.__setattr__(self, "key", TokenKey.of(parts))
+
+    @property
+    def verify_audience(self) -> Literal["auto", "require", "off"]:
+        """
+        How much is asked of a token.
+        """
+        # draft-mcguinness-oauth-resource-token-resp: a client that has discovered the server at
+        # run time does not use a token whose response does not say what it is for.
+        if self.discovered_from is not None and self.resource.verify_audience == "auto":
+            return "require"
+        return self.resource.verify_audience
 
     def message(self, token_endpoint: str, now: float) -> HTTPRequest:
         """
@@ -302,9 +319,9 @@ def issued_token(
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
-    _check_resource_member(response, request)
+    confirmed = _is_confirmed(response, request)
     claims = claims_of(value.reveal())
-    _check_audience(claims, request, other_audiences)
+    _check_audience(claims, request, other_audiences, confirmed)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
     token = AccessToken(
         value,
@@ -419,24 +436,28 @@ def _granted(scope: object, request: TokenRequest, remarks: list[Remark]) -> fro
     return granted
 
 
-def _check_resource_member(response: Members, request: TokenRequest) -> None:
+def _is_confirmed(response: Members, request: TokenRequest) -> bool:
+    """
+    Whether the response itself says that the token is for the resource asked for.
+    """
     # draft-mcguinness-oauth-resource-token-resp: a string or an array of strings; one of them
     # must be what was asked for. Absent, the token may be used, as the resource is configured.
     confirmation = request.server.dialect.confirmation
-    if request.resource.verify_audience == "off":
-        return
+    if request.verify_audience == "off":
+        return False
     if "resource" not in response:
         if confirmation == "require":
             raise _mismatch(request, (), "the response does not say which `resource` it is for")
-        return
+        return False
     member = response["resource"]
     values: list[Any] = member if isinstance(member, list) else [member]
     if not values or not all(isinstance(v, str) for v in values):
         raise _mismatch(request, (), "the response has a malformed `resource` member")
     if confirmation == "if_uri" and not any(":" in v for v in values):
-        return
+        return False
     if not any(_same_uri(v, request.resource.identifier) for v in values):
         raise _mismatch(request, tuple(values), "the response says it is for")
+    return True
 
 
 def _same_uri(left: str, right: str) -> bool:
@@ -447,18 +468,24 @@ def _same_uri(left: str, right: str) -> bool:
 
 
 def _check_audience(
-    claims: Claims | None, request: TokenRequest, other_audiences: AbstractSet[str]
+    claims: Claims | None,
+    request: TokenRequest,
+    other_audiences: AbstractSet[str],
+    confirmed: bool,
 ) -> None:
-    mode = request.resource.verify_audience
+    mode = request.verify_audience
     if mode == "off":
         return
+    wanting = mode == "require" and not confirmed
     if claims is None:
-        if mode == "require":
-            raise _mismatch(request, (), "the token is opaque, and verify_audience='require'")
+        if wanting:
+            raise _mismatch(
+                request, (), "it is opaque, and no `resource` member says what it is for"
+            )
         return
     audience = claims.audience
     promised = request.server.dialect.says_audience or request.resource.audience is not None
-    if request.resource.expected_audience not in audience and (promised or mode == "require"):
+    if request.resource.expected_audience not in audience and (promised or wanting):
         raise _mismatch(request, audience, "its `aud` is" if audience else "it has no `aud`")
     # RFC 8707 3: a token that several resources accept can be replayed by each at the others.
     others = other_audiences & set(audience) - {request.resource.expected_audience}
