@@ -32,12 +32,13 @@ class DocumentedServer:
         loopback._origins[token_endpoint] = self._server.token_endpoint
         loopback._origins[shown] = self._server.issuer
 
-    def issues(self, **claims: Any) -> None:
+    def issues(self, *, refresh_token: str = "", **claims: Any) -> None:
         """
         Answer the next request with a JWT of these claims, or an opaque token without any.
         """
         token = jwt.encode(claims, "k" * 32, "HS256") if claims else secrets.token_urlsafe()
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+        answer |= {"refresh_token": refresh_token}
         self._server.answer_next(200, json.dumps(answer).encode())
 
     def refuses(self, error: str, description: str) -> None:
