@@ -136,6 +136,7 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
+    ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
