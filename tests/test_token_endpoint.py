@@ -8,6 +8,7 @@ import json
 from base64 import b64decode
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -587,6 +588,39 @@ def test_verify_audience_off_believes_and_require_insists() -> None:
     judged(good(access_token=signed(aud="urn:x:a")), require)
     with pytest.raises(AudienceMismatchError, match="opaque"):
         judged(good(), require)
+
+
+def test_a_response_can_say_what_an_opaque_token_is_for() -> None:
+    """
+    RRESP-2: "require" takes a token that says its audience, or a response that says it.
+    """
+    require = asked(resource=Resource("urn:x:a", verify_audience="require"))
+
+    assert "opaque-1" == judged(good(resource="urn:x:a"), require).token.reveal()
+    with pytest.raises(AudienceMismatchError, match="its `aud` is 'urn:x:b'"):
+        judged(good(access_token=signed(aud="urn:x:b"), resource="urn:x:a"), require)
+
+
+@pytest.mark.parametrize("verify", ["auto", "require", "off"])
+def test_a_server_that_was_found_at_run_time_has_to_confirm(verify: Any) -> None:
+    """
+    RRESP-3: unless its tokens are believed in any case. They go where the configured ones go.
+    """
+    configured = asked(resource=Resource("urn:x:a", verify_audience=verify))
+    found = replace(
+        configured,
+        server=AuthorizationServer(issuer="https://found.example.com"),
+        discovered_from=configured,
+    )
+
+    assert configured.identity == found.identity
+    assert configured.key != found.key
+    judged(good(resource="urn:x:a"), found)
+    if verify == "off":
+        judged(good(), found)
+    else:
+        with pytest.raises(AudienceMismatchError, match="opaque"):
+            judged(good(), found)
 
 
 @pytest.mark.parametrize("member", ["urn:x:a", ["urn:x:a"], ["urn:x:b", "urn:x:a"]])
