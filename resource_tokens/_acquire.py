@@ -466,6 +466,8 @@ _FORCED_INTERVAL = 10.0
 # RFC 6749 5.2 and RFC 8707 2: what a second request would not change.
 _REFUSALS = frozenset(
     {
+        "consent_required",
+        "interaction_required",
         "invalid_client",
         "invalid_grant",
         "invalid_request",

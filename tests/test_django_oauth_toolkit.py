@@ -17,6 +17,7 @@ from resource_tokens import (
     AuthorizationServer,
     ClientSecretBasic,
     ClientSecretPost,
+    ConfigurationError,
     OAuthError,
     RefreshToken,
     Resource,
@@ -149,12 +150,15 @@ def test_a_token_for_two_apis_is_not_asked_for(django: DjangoProvider) -> None:
 def test_a_token_for_nothing_in_particular_is_good_everywhere(django: DjangoProvider) -> None:
     """
     P3: without `resource` this server gives a token that every API takes, and nothing shows it.
-    Even then we show it to the one API that it was asked for.
+    Even then we show it to the one API that it was asked for; and R9700-1: one auth object for
+    both is an error of the configuration.
     """
     mute = AuthorizationServer(issuer=django.issuer, dialect=Dialect(name="mute", target={}))
-    auth = auth_for(django, "orders", "billing", server=mute)
-    with httpx2.Client(trust_env=False, auth=auth) as client:
-        for name in ("orders", "billing"):
+    with pytest.raises(ConfigurationError, match="same words"):
+        auth_for(django, "orders", "billing", server=mute)
+    for name in ("orders", "billing"):
+        auth = auth_for(django, name, server=mute)
+        with httpx2.Client(trust_env=False, auth=auth) as client:
             client.get(f"{django.apis}/{name}/7")
 
     (orders,), (billing,) = tokens_at(django, "orders"), tokens_at(django, "billing")
