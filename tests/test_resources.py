@@ -265,6 +265,16 @@ def test_a_wildcard_covers_exactly_one_label() -> None:
         assert identifier(tenants, f"https://{host}/") is None
 
 
+@pytest.mark.parametrize("suffix", ["co.uk", "github.io"])
+def test_a_wildcard_is_taken_where_strangers_register(suffix: str) -> None:
+    """
+    No list of public suffixes is asked, which the documentation says: it would age.
+    """
+    rules = {f"https://*.{suffix}/": "https://example.com/"}
+
+    assert "https://example.com/" == identifier(rules, f"https://anybody.{suffix}/")
+
+
 def test_an_exact_host_goes_before_a_wildcard() -> None:
     """
     The more specific destination wins, and brings its own path rules.
