@@ -421,7 +421,7 @@ class Grounds:
         if "red" in places:
             resources["https://*.tenants.example.test/"] = Resource(TENANTS)
         return ResourceTokenAuth(
-            AuthorizationServer(issuer=self.server.issuer),
+            AuthorizationServer(issuer=self.server.issuer, verify=self.trusting),
             ClientSecretBasic("worker", "secret"),
             resources=resources,
             on_event=events.append,
