@@ -60,7 +60,7 @@ class Acceptor(ABC):
             return
         self._stopped = True
         with suppress(OSError):
-            # On no system but Linux does closing or shutting down wake who waits in `accept`.
+            # Whether closing the socket wakes who waits in `accept` differs between systems.
             socket.create_connection(("127.0.0.1", self.port)).close()
         self._acceptor.join()
         self._listening.close()
