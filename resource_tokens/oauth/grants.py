@@ -21,7 +21,7 @@ from resource_tokens.exceptions import (
 from resource_tokens.resources import parse_scopes
 from resource_tokens.tokens import Secret
 
-__all__ = ["ClientCredentials", "Grant", "RefreshToken", "is_refresh_token"]
+__all__ = ["ClientCredentials", "Grant", "RefreshToken", "expired_grant", "is_refresh_token"]
 
 
 class Grant(ABC):
@@ -50,6 +50,8 @@ class Grant(ABC):
         portable: Whether it may be presented to every authorization server. One that was issued
             by a server goes to that server alone.
         scopes: The scopes that were granted, where they are known. No others can be asked for.
+        expires_at: When what the grant rests on expires, in seconds since the epoch, if it does
+            and that is known. No token outlives it.
     """
 
     __slots__ = ()
@@ -58,6 +60,7 @@ class Grant(ABC):
     confidential: ClassVar[bool] = False
     portable: ClassVar[bool] = True
     scopes: frozenset[str] | None = None
+    expires_at: float | None = None
 
     def parameters(self) -> tuple[tuple[str, str | Secret], ...]:
         """
@@ -346,6 +349,17 @@ class RefreshToken(Grant):
 
     def __repr__(self) -> str:
         return "RefreshToken('...')"
+
+
+def expired_grant(resource: str) -> TokenRequestError:
+    """
+    The error for a grant that rests on a token whose time is up.
+    """
+    return TokenRequestError(
+        f"No token for {resource!r}: the token that this service was called with has expired, and "
+        "nothing that is got with it may outlive it. Answer 401, so that the caller renews it.",
+        resource,
+    )
 
 
 def is_refresh_token(value: Secret) -> bool:

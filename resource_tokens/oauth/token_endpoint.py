@@ -23,7 +23,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
 from resource_tokens.oauth.dialects import Target
-from resource_tokens.oauth.grants import Grant, is_refresh_token
+from resource_tokens.oauth.grants import Grant, expired_grant, is_refresh_token
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
@@ -138,8 +138,13 @@ class TokenRequest:
         Args:
             token_endpoint: Where it goes.
             now: Seconds since the epoch.
+
+        Raises:
+            TokenRequestError: If what the grant rests on has expired.
         """
-        dialect = self.server.dialect
+        dialect, expires_at = self.server.dialect, self.grant.expires_at
+        if expires_at is not None and now >= expires_at:
+            raise expired_grant(self.resource.identifier)
         presented = self.grant.parameters()
         recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
         proof = self.client_auth.authenticate(recipient)
@@ -323,6 +328,8 @@ def issued_token(
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
+    if request.grant.expires_at is not None:
+        lifetime = min(lifetime, timedelta(seconds=request.grant.expires_at - requested_at))
     token = AccessToken(
         value,
         resource,
