@@ -73,6 +73,9 @@ class Scripted:
         self.slept.append(seconds)
         self.clock.advance(seconds)
 
+    async def run(self, work: Callable[[], Any], limit: float, *, shielded: bool = False) -> Any:
+        raise AssertionError(f"no store here, for {limit} s or {shielded}: {work}")
+
     async def wait(self, future: Future[Any], _limit: float) -> None:
         assert future.done(), "nothing to wait for in one thread"
 
