@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from types import new_class
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cachetools import LRUCache
 
@@ -30,6 +31,14 @@ from resource_tokens.oauth.metadata import AuthorizationServer, headers_for
 __all__ = ["IO", "AsyncIO", "BlockingIO", "SendError", "run_to_end"]
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    _AsyncByteStream = http.AsyncByteStream
+else:
+    # Each library takes only streams of its own.
+    _AsyncByteStream = new_class(
+        "_AsyncByteStream", tuple(library.AsyncByteStream for library in LIBRARIES)
+    )
 
 
 class SendError(Exception):
@@ -247,6 +256,7 @@ class _Clients:
             transport = _Borrowed(server.transport, "handle_request" if blocking else _ASYNC)
         make = library.Client if blocking else library.AsyncClient
         return make(
+            event_hooks={} if blocking else {"request": [_in_one_piece]},
             verify=context,
             proxy=server.proxy,
             transport=transport,
@@ -325,31 +335,36 @@ class _Peer:
         Raises:
             SendError: If the address is too near. Nothing was sent by then.
         """
-        if self._is_too_near(name, info):
+        try:
+            self._look(name, info)
+        except (SendError, OSError):
+            # httpcore does not close what its trace has refused.
             info["return_value"].close()
-            raise self._too_near()
+            raise
 
     async def aconnected(self, name: str, info: dict[str, Any]) -> None:
         """
         The same for an async request.
         """
-        if self._is_too_near(name, info):
+        try:
+            self._look(name, info)
+        except (SendError, OSError):
             await info["return_value"].aclose()
-            raise self._too_near()
+            raise
 
-    def _is_too_near(self, name: str, info: dict[str, Any]) -> bool:
+    def _look(self, name: str, info: dict[str, Any]) -> None:
         if name == "connection.connect_tcp.started":
             url = http.URL(self._request.url)
             port = url.port or {"https": 443, "http": 80}[url.scheme]
             # Or else it is a proxy, which connects in our place.
             self._direct = (info["host"], info["port"]) == (url.raw_host.decode("ascii"), port)
         if name != "connection.connect_tcp.complete" or not self._direct:
-            return False
+            return
+        # An OSError where the connection has ended already.
         self.address = info["return_value"].get_extra_info("server_addr")[0]
-        return reach_of(self.address) > self._request.reach
-
-    def _too_near(self) -> SendError:
-        return SendError(
+        if reach_of(self.address) <= self._request.reach:
+            return
+        raise SendError(
             f"its host is at {self.address}, which is nearer to this machine than the document "
             "that named it; configure token_endpoint= if that is right",
             sent=False,
@@ -378,6 +393,28 @@ def _arguments(
         "content": request.body or None,
         "extensions": {"trace": trace},
     }
+
+
+class _InOnePiece(_AsyncByteStream):
+    """
+    The body of a request without httpx's generator, which trio reports as unfinished when the
+    connection breaks.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._left = [body]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+async def _in_one_piece(request: Any) -> None:
+    request.stream = _InOnePiece(request.content)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

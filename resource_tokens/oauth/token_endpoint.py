@@ -516,7 +516,7 @@ def _mismatch(request: TokenRequest, audience: tuple[str, ...], why: str) -> Aud
 def _unusable(request: TokenRequest, why: str) -> TokenRequestError:
     return TokenRequestError(
         f"The token response of {request.server.name!r} for {request.resource.identifier!r} {why}. "
-        "No token was kept.",
+        "No token was kept. Check the address of the token endpoint.",
         request.resource.identifier,
         200,
     )
