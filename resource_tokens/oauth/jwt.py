@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Claims", "claims_of"]
+__all__ = ["Claims", "claims_in", "claims_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Claims:
         expires_at: `exp`, likewise.
         issuer: `iss`; empty if it is absent or malformed.
         subject: `sub`, likewise.
+        not_before: `nbf`, as `iat`.
     """
 
     audience: tuple[str, ...]
@@ -32,6 +33,7 @@ class Claims:
     expires_at: float | None
     issuer: str = ""
     subject: str = ""
+    not_before: float | None = None
 
 
 def claims_of(token: str) -> Claims | None:
@@ -47,12 +49,20 @@ def claims_of(token: str) -> Claims | None:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.InvalidTokenError, RecursionError):
         return None
+    return claims_in(claims)
+
+
+def claims_in(claims: Mapping[str, Any]) -> Claims:
+    """
+    The claims among the members of a JSON object.
+    """
     return Claims(
         _audience(claims.get("aud")),
         _date(claims, "iat"),
         _date(claims, "exp"),
         _text(claims, "iss"),
         _text(claims, "sub"),
+        _date(claims, "nbf"),
     )
 
 
