@@ -121,7 +121,7 @@ class BlockingIO:
     async def send(
         self, request: HTTPRequest, server: AuthorizationServer, limit: float
     ) -> HTTPAnswer:
-        peer = _Peer(request)
+        peer = _Peer(request, server)
         deadline = _Deadline(limit, peer)
         try:
             with (
@@ -137,6 +137,8 @@ class BlockingIO:
                 return body.answer()
         except _FAILURES as error:
             failure = _send_error(error)
+        finally:
+            peer.close()
         if deadline.passed():
             failure = _too_late(limit)
         raise failure
@@ -169,7 +171,7 @@ class AsyncIO:
         # Local: httpx itself imports anyio only when it is first used.
         import anyio
 
-        failure, peer = _too_late(limit), _Peer(request)
+        failure, peer = _too_late(limit), _Peer(request, server)
         with anyio.move_on_after(limit) as scope:
             try:
                 async with (
@@ -188,6 +190,9 @@ class AsyncIO:
                         return body.answer()
             except _FAILURES as error:
                 failure = _send_error(error)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await peer.aclose()
         raise failure
 
     async def sleep(self, seconds: float) -> None:
@@ -319,38 +324,52 @@ def _bases(library: Any) -> tuple[type, type]:
 
 class _Peer:
     """
-    The address that a request is sent to, from httpcore's `trace`: the one that was connected to,
+    What a request is connected to, from httpcore's `trace`: the address that was connected to,
     whatever a name led to before or leads to later.
+
+    Attributes:
+        stream: The connection, as far as it has come.
     """
 
-    def __init__(self, request: HTTPRequest) -> None:
+    def __init__(self, request: HTTPRequest, server: AuthorizationServer) -> None:
         self.address = ""
+        self.stream: Any = None
+        # A transport of the user's own keeps its connections, and shares them.
+        self._ours = server.transport is None
         self._request = request
         self._direct = False
 
     def connected(self, name: str, info: dict[str, Any]) -> None:
         """
-        What httpcore calls at each step of a blocking request.
+        What httpcore calls at each step of a request.
 
         Raises:
             SendError: If the address is too near. Nothing was sent by then.
         """
-        try:
-            self._look(name, info)
-        except (SendError, OSError):
-            # httpcore does not close what its trace has refused.
-            info["return_value"].close()
-            raise
+        stream = info.get("return_value")
+        if hasattr(stream, "get_extra_info"):
+            self.stream = stream
+        self._look(name, info)
 
     async def aconnected(self, name: str, info: dict[str, Any]) -> None:
         """
         The same for an async request.
         """
-        try:
-            self._look(name, info)
-        except (SendError, OSError):
-            await info["return_value"].aclose()
-            raise
+        self.connected(name, info)
+
+    def close(self) -> None:
+        """
+        Close the connection, which httpcore does not do where a trace raises.
+        """
+        if self._ours and self.stream is not None:
+            self.stream.close()
+
+    async def aclose(self) -> None:
+        """
+        The same for an async request; nor does httpcore close what is cancelled in its handshake.
+        """
+        if self._ours and self.stream is not None:
+            await self.stream.aclose()
 
     def _look(self, name: str, info: dict[str, Any]) -> None:
         if name == "connection.connect_tcp.started":
@@ -360,8 +379,12 @@ class _Peer:
             self._direct = (info["host"], info["port"]) == (url.raw_host.decode("ascii"), port)
         if name != "connection.connect_tcp.complete" or not self._direct:
             return
-        # An OSError where the connection has ended already.
-        self.address = info["return_value"].get_extra_info("server_addr")[0]
+        connected_to = None
+        with suppress(OSError):
+            connected_to = info["return_value"].get_extra_info("server_addr")
+        if connected_to is None:
+            raise SendError("the connection ended as soon as it was made", sent=False)
+        self.address = connected_to[0]
         if reach_of(self.address) <= self._request.reach:
             return
         raise SendError(
@@ -461,21 +484,18 @@ class _Deadline:
         self._ends_at = time.monotonic() + limit
         self._timer = threading.Timer(limit, self._shut_down)
         self._timer.daemon = True
-        self._stream: Any = None
 
     def __call__(self, name: str, info: dict[str, Any]) -> None:
-        stream = info.get("return_value")
-        if hasattr(stream, "get_extra_info"):
-            self._stream = stream
+        self._peer.connected(name, info)
         if self.passed():
             raise SendError(f"{name} came too late")
-        self._peer.connected(name, info)
 
     def passed(self) -> bool:
         return time.monotonic() >= self._ends_at
 
     def _shut_down(self) -> None:
-        connection = None if self._stream is None else self._stream.get_extra_info("socket")
+        stream = self._peer.stream
+        connection = None if stream is None else stream.get_extra_info("socket")
         if connection is not None:
             # Not SSLSocket.shutdown, which takes the TLS state away from under the reader.
             with suppress(OSError):
