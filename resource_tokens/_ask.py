@@ -313,8 +313,10 @@ class Asker:
         if wanted is not None:
             # Spread out, or all who waited would come back in the same moment.
             pause = min(wanted, _LONGEST_PAUSE) * (1 + _SPREAD * self._in.draw())
+            until, client = self._in.clock() + pause, _client(request)
             with self._lock:
-                self._pauses[_client(request)] = self._in.clock() + pause
+                # Of several answers the one that asks for most.
+                self._pauses[client] = max(until, self._pauses.get(client, 0.0))
 
     def paused_until(self, request: TokenRequest) -> float:
         """
@@ -324,18 +326,17 @@ class Asker:
             return self._pauses.get(_client(request), 0.0)
 
     async def _leave_alone(self, request: TokenRequest, io: IO, ends_at: float) -> None:
-        until, now = self.paused_until(request), self._in.clock()
-        if until <= now:
-            return
-        if until >= ends_at:
-            raise TokenRequestError(
-                f"No token for {request.resource.identifier!r}: {request.server.name!r} is busy "
-                f"and has asked the client {request.client_auth.client_id!r} to stay away for "
-                f"another {until - now:.0f} s (Retry-After). Try again then.",
-                request.resource.identifier,
-                429,
-            )
-        await io.sleep(until - now)
+        # Again after each pause: another answer may have made it longer.
+        while (until := self.paused_until(request)) > (now := self._in.clock()):
+            if until >= ends_at:
+                raise TokenRequestError(
+                    f"No token for {request.resource.identifier!r}: {request.server.name!r} is "
+                    f"busy and has asked the client {request.client_auth.client_id!r} to stay "
+                    f"away for another {until - now:.0f} s (Retry-After). Try again then.",
+                    request.resource.identifier,
+                    429,
+                )
+            await io.sleep(until - now)
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
