@@ -120,12 +120,15 @@ class Acquirer:
             TokenRequestError: If the server gave none, or none that lives for `min_ttl` seconds.
             AudienceMismatchError: If it gave one for something else.
         """
+        asked = 0
 
         async def look_and_fetch() -> CachedToken:
             found = self.cached(request, min_ttl)
             if found is not None:
                 return found
             self._raise_if_refused(request)
+            nonlocal asked
+            asked += 1
             return await self._fetch(
                 request, io, "token_issued", lambda other: self._lives_for(other, min_ttl)
             )
@@ -148,6 +151,8 @@ class Acquirer:
                 raise _too_short(request, fetched, min_ttl)
             if fetched is not None and self._lives_for(fetched, min_ttl):
                 return fetched
+            if fetched is not None and asked == _ENOUGH:
+                raise _too_slow(request, min_ttl)
 
     async def renew(
         self, request: TokenRequest, rejected: AccessToken, io: IO
@@ -182,7 +187,9 @@ class Acquirer:
             )
         except (TokenRequestError, AudienceMismatchError):
             return None
-        return None if renewed is None or renewed.token.same_as(rejected) else renewed
+        if renewed is None or renewed.token.same_as(rejected) or not self._lives_for(renewed):
+            return None
+        return renewed
 
     async def forget(self, resource: str | None, io: IO) -> int:
         """
@@ -240,9 +247,7 @@ class Acquirer:
             pid, until = self._ahead.get(key, (0, 0.0))
             # A forked child does not have the threads of its parent.
             under_way = pid == os.getpid() and now < until
-            cool_down = self._cool_downs.get(key)
-            cooling = cool_down is not None and now < cool_down.until
-            if self._closed or under_way or cooling or now < self._asker.paused_until(request):
+            if self._closed or under_way or self._cools_down(request):
                 return
             self._ahead[key] = (os.getpid(), now + _flight_limit(request))
         turn = self._asker.turn(request, hurried=False)
@@ -275,9 +280,10 @@ class Acquirer:
     async def _fetch_ahead(self, request: TokenRequest) -> None:
         flight, mine = self._flight_key(request), Flight()
 
-        async def look_and_fetch() -> CachedToken:
+        async def look_and_fetch() -> CachedToken | None:
             current = self._memory.load(request.key)
-            if current is not None and self._is_fresh(current):
+            # Again, as this had to wait for its turn.
+            if current is None or self._is_fresh(current) or self._cools_down(request):
                 return current
             return await self._fetch(
                 request, self._background, "token_refreshed", self._is_fresh, ahead=True
@@ -434,6 +440,13 @@ class Acquirer:
             kept = type(error)(*error.args)
             self._cool_downs[request.key] = _CoolDown(until, failures, kept, refused)
 
+    def _cools_down(self, request: TokenRequest) -> bool:
+        now = self._in.clock()
+        with self._lock:
+            cool_down = self._cool_downs.get(request.key)
+        cooling = cool_down is not None and now < cool_down.until
+        return cooling or now < self._asker.paused_until(request)
+
     def _raise_if_refused(self, request: TokenRequest) -> None:
         with self._lock:
             cool_down = self._cool_downs.get(request.key)
@@ -461,6 +474,18 @@ def _too_short(request: TokenRequest, cached: CachedToken, min_ttl: float) -> To
     )
 
 
+def _too_slow(request: TokenRequest, min_ttl: float) -> TokenRequestError:
+    return TokenRequestError(
+        f"{request.server.name!r} takes so long to issue a token for "
+        f"{request.resource.identifier!r} that it is not good for {min_ttl:g} s more when it "
+        "arrives. Ask for less with min_ttl, or see why the server is slow.",
+        request.resource.identifier,
+        200,
+    )
+
+
+# How often one caller asks, when what arrives has been on its way for too long.
+_ENOUGH = 2
 _FORCED_INTERVAL = 10.0
 
 # RFC 6749 5.2 and RFC 8707 2: what a second request would not change.
