@@ -195,14 +195,14 @@ class ResourceTokenAuth(_Auth):
         What `httpx.Client` and `httpx2.Client` call.
         """
         asked = self._asked_for(request)
-        guard = HopGuard.on(request, self.cache, asked)
-        if asked is None:
-            yield request
-            return
-        warm = self.cache._cached(asked, self._min_seconds)
-        shown = warm or self.cache._acquire(asked, self._min_seconds)
-        guard.show(request, asked, shown.token)
+        request, guard = HopGuard.on(request, self.cache, asked)
         try:
+            if asked is None:
+                guard.witness((yield request))
+                return
+            warm = self.cache._cached(asked, self._min_seconds)
+            shown = warm or self.cache._acquire(asked, self._min_seconds)
+            guard.show(request, asked, shown.token)
             response = yield request
             guard.witness(response)
             if response.status_code == 401 and self._may_renew(request, response, guard, warm):
@@ -218,14 +218,14 @@ class ResourceTokenAuth(_Auth):
         What `httpx.AsyncClient` and `httpx2.AsyncClient` call, on asyncio and on trio.
         """
         asked = self._asked_for(request)
-        guard = AsyncHopGuard.on(request, self.cache, asked)
-        if asked is None:
-            yield request
-            return
-        warm = self.cache._cached(asked, self._min_seconds)
-        shown = warm or await self.cache._aacquire(asked, self._min_seconds)
-        guard.show(request, asked, shown.token)
+        request, guard = AsyncHopGuard.on(request, self.cache, asked)
         try:
+            if asked is None:
+                guard.witness((yield request))
+                return
+            warm = self.cache._cached(asked, self._min_seconds)
+            shown = warm or await self.cache._aacquire(asked, self._min_seconds)
+            guard.show(request, asked, shown.token)
             response = yield request
             guard.witness(response)
             if response.status_code == 401 and self._may_renew(request, response, guard, warm):

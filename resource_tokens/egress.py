@@ -9,19 +9,22 @@ One rule for every hop of a request, first or redirected, as it goes on the wire
 3. A redirect that has left the resource does not come back to it: from there on somebody else
    chooses where to go, and the token of the request stays away.
 4. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
-   on without the header in question; if the token is in its URL, it is stopped too.
-5. The token of the request itself is put back where httpx dropped it, if the hop belongs to its
+   on without the header in question.
+5. No token goes in a URL, wherever it leads: clients, proxies and servers write URLs to logs.
+6. The token of the request itself is put back where httpx dropped it, if the hop belongs to its
    resource. The token of another resource is put on a redirect only if that resource says so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, NoReturn
 
 from resource_tokens._destinations import decoded, destination
 from resource_tokens._httpx import http
@@ -29,7 +32,7 @@ from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import AudienceMismatchError, EgressBlockedError
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, TokenKey
 
 __all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]
 
@@ -67,17 +70,28 @@ class Hop(NamedTuple):
         return f"{target} by way of {proxy}"
 
     def __repr__(self) -> str:
-        # Headers and query hold tokens.
-        return f"Hop({self.destination!r})"
+        # Headers, query and path can hold tokens.
+        return f"Hop({destination(self.scheme, self.host, self.port, b'')!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A hop is not pickled: its headers hold tokens.")
 
 
-class Shown(NamedTuple):
+class Shown:
     """
-    The token that a request was given, and the resource it is for.
+    The token that a request was given, and what it is for.
+
+    Attributes:
+        header: The very header in which it is shown.
     """
 
-    token: AccessToken
-    identity: Identity
+    __slots__ = ("header", "identity", "resource", "token")
+
+    def __init__(self, token: AccessToken, request: TokenRequest) -> None:
+        self.token = token
+        self.resource = request.resource
+        self.identity = request.identity
+        self.header: Header = (b"Authorization", token.authorization.encode("ascii"))
 
     @property
     def length(self) -> int:
@@ -106,6 +120,9 @@ class Ruling(NamedTuple):
     def __repr__(self) -> str:
         return f"Ruling({self.resource!r}, {self.why!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A ruling is not pickled: its headers hold tokens.")
+
 
 class Bindings:
     """
@@ -121,6 +138,7 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
 
@@ -149,15 +167,50 @@ class Bindings:
                 (known.resource, token.resource),
             )
 
+    def shown(self, token: AccessToken, request: TokenRequest) -> Shown:
+        """
+        A token as it is shown. If it was not asked for here, since others write to the store too,
+        it is bound first.
+
+        Raises:
+            AudienceMismatchError: As `bind`.
+        """
+        known = self._shown.get(request.key)
+        if known is None or known.token is not token:
+            self.bind(token, request)
+            known = Shown(token, request)
+            with self._lock:
+                self._shown[request.key] = known
+                while len(self._shown) > self._maxsize:
+                    del self._shown[next(iter(self._shown))]
+        return known
+
     def tokens_in(self, text: bytes) -> list[Identity]:
         """
         What the live tokens in a text are for. The cost does not grow with their number.
         """
+        return list(self._find(text).values())
+
+    def masked(self, text: str) -> str:
+        """
+        A text without the live tokens in it.
+        """
+        for word, identity in self._find(text.encode("utf-8", "backslashreplace")).items():
+            text = text.replace(word.decode("ascii"), f"<token for {identity.resource}>")
+        return text
+
+    def _find(self, text: bytes) -> dict[bytes, Identity]:
         words = {word for pattern in _WORDS for word in pattern.findall(text)}
         # `access_token=...` is one word to the widest pattern, and so is a token that ends in "=".
         words |= {rest for word in words for rest in _after_signs(word)}
-        marks = [self._fingerprint(word) for word in words if len(word) >= self.shortest]
-        return [self._bound[mark] for mark in marks if mark in self._bound]
+        found: dict[bytes, Identity] = {}
+        for word in words:
+            if len(word) >= self.shortest:
+                plain = decoded(word) if b"%" in word else word
+                identity = self._bound.get(self._fingerprint(plain or word))
+                if identity is not None:
+                    found[word] = identity
+        return found
 
     def _fingerprint(self, token: bytes) -> bytes:
         return hashlib.blake2b(token, key=self._salt, digest_size=16).digest()
@@ -192,48 +245,81 @@ def rule(
     Raises:
         EgressBlockedError: If it must not be sent at all.
     """
-    resource, trouble = _belongs_to(hop, resources)
-    here = None if resource is None else identity(resource)
-    wrong = _misplaced_headers(hop, shown, here, bindings, strayed)
+    resource, why, wrong = _read(hop, shown, resources, bindings, identity, strayed=strayed)
     if wrong and hop.first:
-        index, identity_of_it = next(iter(wrong.items()))
-        where = f"its header {_text(hop.headers[index][0])!r}"
-        raise _blocked(hop, where, identity_of_it, _why(resource, trouble))
+        index, found = next(iter(wrong.items()))
+        why = why or _mapped_to(resource)
+        where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
+        raise _blocked(hop, f"{why} But {where} carries a token for", found, bindings)
     if len(hop.target) >= bindings.shortest:
-        in_url = _misplaced(decoded(hop.target) or hop.target, shown, here, bindings, strayed)
+        in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
-            raise _blocked(hop, _URL, in_url, _why(resource, trouble))
-    mine = shown is not None and shown.identity == here
-    headers = hop.headers
-    if wrong:
-        headers = [header for index, header in enumerate(hop.headers) if index not in wrong]
-    return Ruling(headers, resource, "" if mine else _why(resource, trouble), bool(wrong))
+            bare = hop._replace(target=b"/")
+            raise _blocked(bare, _IN_URL, in_url, bindings)
+    if not wrong:
+        return Ruling(hop.headers, resource, why, False)
+    kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
+    return Ruling(kept, resource, why, True)
 
 
-def _why(resource: Resource | None, trouble: str) -> str:
-    return (
-        trouble if resource is None else f"that destination is mapped to {resource.identifier!r}."
-    )
+def _read(
+    hop: Hop,
+    shown: Shown | None,
+    resources: ResourceMap,
+    bindings: Bindings,
+    identity: Callable[[Resource], Identity],
+    *,
+    strayed: bool,
+) -> tuple[Resource | None, str, dict[int, Identity]]:
+    """
+    The resource a hop belongs to; why that is not the one of the token shown, or ""; and which
+    headers carry a token that is not for there, with what it is for.
+
+    This raises nothing: the variables of a frame that does are shown to many, and here are tokens.
+    """
+    shortest = bindings.shortest
+    plain = b"" if shown is None else shown.header[1]
+    hosts: list[bytes] = []
+    odd = False
+    for name, value in hop.headers:
+        if name in _HOST:
+            hosts.append(value)
+        # Most are too short for any token, and one is ours, as we have put it there.
+        if (len(value) >= shortest or len(name) >= shortest) and value != plain:
+            odd = True
+    resource, trouble = _belongs_to(hop, hosts, resources)
+    if shown is not None and shown.resource is resource:
+        here: Identity | None = shown.identity
+    else:
+        here = None if resource is None else identity(resource)
+    home = shown is not None and shown.identity == here
+    wrong: dict[int, Identity] = {}
+    if odd or strayed or not home:
+        wrong = _misplaced_headers(hop.headers, shown, here, bindings, strayed)
+    # A wrong host or an odd path can be a token too.
+    why = "" if home else bindings.masked(trouble) or _mapped_to(resource)
+    return resource, why, wrong
+
+
+def _mapped_to(resource: Resource | None) -> str:
+    return "" if resource is None else f"that destination is mapped to {resource.identifier!r}."
 
 
 def _misplaced_headers(
-    hop: Hop,
+    headers: Sequence[Header],
     shown: Shown | None,
     here: Identity | None,
     bindings: Bindings,
     strayed: bool,
 ) -> dict[int, Identity]:
-    """
-    Which headers carry a token that is not for here, and what it is for.
-    """
-    # Most headers are shorter than any token.
+    # The token of the request itself may have left the memory of `bindings` by now.
     shortest = bindings.shortest if shown is None else min(bindings.shortest, shown.length)
     wrong: dict[int, Identity] = {}
-    for index, (_, value) in enumerate(hop.headers):
-        if len(value) >= shortest:
-            identity = _misplaced(value, shown, here, bindings, strayed)
-            if identity is not None:
-                wrong[index] = identity
+    for index, (name, value) in enumerate(headers):
+        if len(value) >= shortest or len(name) >= shortest:
+            found = _misplaced(b"%b %b" % (name, value), shown, here, bindings, strayed)
+            if found is not None:
+                wrong[index] = found
     return wrong
 
 
@@ -247,7 +333,6 @@ def _misplaced(
     """
     What a token in a text is for, if that is not here.
     """
-    # The token of the request itself may have left the memory of `bindings` by now.
     own = b"" if shown is None else shown.token.reveal().encode("ascii")
     if shown is not None and own in text:
         if strayed or shown.identity != here:
@@ -258,32 +343,34 @@ def _misplaced(
     return next((found for found in bindings.tokens_in(text) if found != here), None)
 
 
-def _blocked(hop: Hop, where: str, wrong: Identity, why: str) -> EgressBlockedError:
-    # A path with a token in it is not shown.
-    shown = hop.destination if where != _URL else hop._replace(target=b"/").destination
+def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:
+    where = bindings.masked(hop.destination)
     return EgressBlockedError(
-        f"The request to {shown} was stopped before it was sent: {why} But {where} carries a "
-        f"token for {wrong.resource!r}.",
-        shown,
-        wrong.resource,
+        f"The request to {where} was stopped before it was sent: {why} {found.resource!r}.",
+        where,
+        found.resource,
     )
 
 
-def _belongs_to(hop: Hop, resources: ResourceMap) -> tuple[Resource | None, str]:
+def _belongs_to(
+    hop: Hop, hosts: Sequence[bytes], resources: ResourceMap
+) -> tuple[Resource | None, str]:
     """
     The resource a hop belongs to; or `None`, and why it belongs to none.
     """
     scheme, host, port, target = hop.scheme, hop.host, hop.port, hop.target
+    if _NOT_IN_TARGETS.search(target):
+        return None, "its target contains white space or bytes that no URL has."
     proxied = not target.startswith(b"/")
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))
-        except (http.InvalidURL, UnicodeError):
+        except http.InvalidURL:
             return None, "its target is neither a path nor a URL."
         scheme, host, port, target = url.scheme, url.raw_host, url.port, url.raw_path
-    named = [value for name, value in hop.headers if name.lower() == b"host"]
+    named = hosts[0] if hosts else b""
     try:
-        resource = resources.resource_at(scheme, host, port, target, named[0] if named else b"")
+        resource = resources.resource_at(scheme, host, port, target, named)
     except EgressBlockedError as error:
         return None, str(error)
     if resource is None:
@@ -294,29 +381,38 @@ def _belongs_to(hop: Hop, resources: ResourceMap) -> tuple[Resource | None, str]
             "Resource(..., allow_http_proxy=True)."
         )
     # Of a resource behind a sidecar the header has been compared: it was found by it.
-    expected = _authority(scheme, host, port)
-    if resource.connect_to is not None:
-        expected = [named[0].lower()]
-    for value in named:
-        if value.lower() not in expected:
+    expected = (named,) if resource.connect_to is not None else _authorities(scheme, host, port)
+    for value in hosts:
+        if value not in expected and value.lower() not in expected:
             return None, f"its Host header names {_text(value)!r}, not the host of its URL."
     if hop.server_name is not None and hop.server_name.lower() != _text(host.lower()):
         return None, f"its TLS server name is {hop.server_name!r}, not the host of its URL."
     return resource, ""
 
 
-def _authority(scheme: str, host: bytes, port: int | None) -> list[bytes]:
-    name = (b"[" + host + b"]" if b":" in host else host).lower()
+@lru_cache(maxsize=1024)
+def _authorities(scheme: str, host: bytes, port: int | None) -> tuple[bytes, ...]:
+    """
+    What a `Host` header may say of an origin.
+    """
+    name = b"[%b]" % host if b":" in host else host
     if port is not None:
-        return [b"%b:%d" % (name, port)]
-    return [name, name + (b":443" if scheme == "https" else b":80")]
+        return (b"%b:%d" % (name, port),)
+    return (name, name + _DEFAULT_PORTS[scheme])
 
 
 def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
-_URL = "its URL"
+_IN_URL = (
+    "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
+    "token for"
+)
+_NOT_IN_TARGETS = re.compile(rb"[^\x21-\x7e]")
+_DEFAULT_PORTS = {"http": b":80", "https": b":443"}
+# "host" in every mixture of cases: quicker than to change the case of each name.
+_HOST = frozenset(map(bytes, itertools.product(*zip(b"host", b"HOST", strict=True))))
 _WORDS = (
     re.compile(rb"[^\s,;\"'?&]+"),
     re.compile(rb"[A-Za-z0-9._~+/-]+=*"),

@@ -11,6 +11,7 @@ Transports that are not httpcore's do not call `trace`: for those there are `Egr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,21 +56,27 @@ class HopGuard:
         "_active",
         "_cache",
         "_seen",
-        "_token",
+        "_shown",
+        "_turn",
         "_url",
         "_users",
+        "_withheld",
         "asked",
         "first",
         "strayed",
     )
 
-    def __init__(self, cache: TokenCache, asked: TokenRequest | None, users: Any = None) -> None:
+    def __init__(self, cache: TokenCache, asked: TokenRequest | None) -> None:
         self._cache = cache
         self.asked = asked
-        self._users = users
-        self._token: AccessToken | None = None
+        self._users: Any = None
+        # Held while the flow lasts. It is passed on to the next flow of the same request.
+        self._turn = Lock()
+        self._turn.acquire()
+        self._shown: Shown | None = None
         self._seen: list[Hop] = []
         self._url: Any = None
+        self._withheld: tuple[TokenEvent, ...] = ()
         # Whether a redirect has left the resource. What comes after that was chosen by somebody
         # else, even if it leads back.
         self.strayed = False
@@ -77,23 +84,42 @@ class HopGuard:
         self.first = True
 
     @classmethod
-    def on(cls, request: Any, cache: TokenCache, asked: TokenRequest | None) -> Self:
+    def on(cls, request: Any, cache: TokenCache, asked: TokenRequest | None) -> tuple[Any, Self]:
         """
-        Send a guard along with a request, in the place of one that it has from an earlier flow.
+        Send a guard along with a request: this one, or a copy of it while it is being sent already,
+        since two flows cannot share headers and extensions.
         """
-        users = request.extensions.get("trace")
-        if isinstance(users, HopGuard):
-            users = users._users
-        guard = cls(cache, asked, users)
-        request.extensions["trace"] = guard
+        guard = cls(cache, asked)
+        earlier = request.extensions.setdefault(_EXTENSION, guard)
+        if earlier is not guard:
+            request = earlier._leave_to(guard, request)
+        extensions = request.extensions
+        guard._users = extensions.get("trace")
+        extensions["trace"] = guard.__call__
+        return request, guard
+
+    def _leave_to(self, guard: HopGuard, request: Any) -> Any:
+        """
+        Make way for the guard of another flow.
+        """
+        if self._turn.acquire(blocking=False):
+            guard._turn = self._turn
+        else:
+            request = _copy(request)
+        shown = self._shown
+        if shown and request.headers.get("Authorization") == shown.token.authorization:
+            del request.headers["Authorization"]
+        if request.extensions.get("trace") == self.__call__:
+            request.extensions["trace"] = self._users
         request.extensions[_EXTENSION] = guard
-        return guard
+        return request
 
     def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
-        self._token = token
+        self._shown = self._cache.bindings.shown(token, asked)
+        self._withheld = ()
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
@@ -113,6 +139,7 @@ class HopGuard:
         still looked at.
         """
         self._active = False
+        self._turn.release()
 
     def __call__(self, name: str, info: dict[str, Any]) -> Any:
         """
@@ -122,8 +149,11 @@ class HopGuard:
             self._users(name, info)
         if name in _BEFORE_HEADERS:
             wire = info["request"]
-            if not self._is_for_a_proxy(wire):
-                wire.headers = self.look(self._hop_on_wire(wire))
+            if wire.method == b"CONNECT" and self._is_bare(wire):
+                return
+            wire.headers = self.look(_hop_on_wire(wire, self.first))
+            if name == _HTTP1 and self._users is None:
+                wire.extensions = _untraced(wire.extensions)
 
     def look(self, hop: Hop) -> Sequence[Header]:
         """
@@ -142,32 +172,36 @@ class HopGuard:
 
     def witness(self, response: Any) -> None:
         """
-        Look back at the hops that nobody looked at.
+        Tell the caller what was withheld, and look back at the hops that nobody looked at.
 
         Raises:
             EgressBlockedError: If the token was sent to where it does not belong.
         """
+        if self._withheld:
+            response.extensions["token_withheld"] = self._withheld
+        if self._shown is None or (self._seen and not response.history):
+            return
         request = response.request
         moved = request.url is not self._url or "target" in request.extensions
         # A hook that sets a `trace` of its own takes the guard off the wire.
-        moved = moved or request.extensions.get("trace") is not self
-        if self._token is None or not (response.history or (moved and not self._seen)):
+        moved = moved or request.extensions.get("trace") != self.__call__
+        if not (moved or response.history):
             return
-        token, resource = self._token.reveal(), self._token.resource
         places = {_place(hop) for hop in self._seen}
         for answer in (*response.history, response):
-            request = answer.request
-            if not any(token in value for value in request.headers.values()):
+            request, token = answer.request, self._shown.token
+            if not _carries(request, token):
                 continue
             hop = hop_of(request, first=False)
             if _place(hop) not in places and self._rule(hop).why:
                 where = display_url(request.url)
                 error = EgressBlockedError(
-                    f"The token for {resource!r} was sent to {where}, by a redirect or a hook, "
-                    "through a transport whose hops nobody could look at. Revoke the token, and "
-                    "wrap the transport: EgressGuard(transport) or AsyncEgressGuard(transport).",
+                    f"The token for {token.resource!r} was sent to {where}, by a redirect or a "
+                    "hook, through a transport whose hops nobody could look at. Revoke the token, "
+                    "and wrap the transport: EgressGuard(transport) or "
+                    "AsyncEgressGuard(transport).",
                     where,
-                    resource,
+                    token.resource,
                 )
                 self._report("egress_blocked", where, str(error))
                 raise error
@@ -183,55 +217,48 @@ class HopGuard:
         except EgressBlockedError as error:
             self._report("egress_blocked", error.destination, str(error))
             raise
-        if hop.first or (self._token is None and not ruling.stripped):
+        shown = self._shown
+        if hop.first or (shown is None and not ruling.stripped):
             return ruling.headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
-        if self._token is not None and not (ruling.why or self.strayed):
+        if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
-            added = [_authorization(self._token)] if bare and self._active else []
+            added = [shown.header] if bare and self._active else []
             return [*ruling.headers, *added], None
         self.strayed = True
-        self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        self._withheld = (*self._withheld, event)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
         if ruling.resource is not None and reauthorized and bare and self._active:
             return ruling.headers, self._cache._request_for(ruling.resource)
         return ruling.headers, None
 
-    def _is_for_a_proxy(self, wire: Any) -> bool:
+    def _is_bare(self, wire: Any) -> bool:
         """
-        Whether this is a CONNECT that httpcore makes for a tunnel: it has headers of its own, and
-        no token of ours.
+        Whether no header holds a token of ours. Those of the CONNECT for a tunnel are httpcore's
+        own.
         """
-        if wire.method != b"CONNECT":
-            return False
-        own = b"\0" if self._token is None else self._token.reveal().encode("ascii")
+        own = b"\0" if self._shown is None else self._shown.token.reveal().encode("ascii")
         values = [value for _, value in wire.headers]
         return not any(own in v or self._cache.bindings.tokens_in(v) for v in values)
 
     def _rule(self, hop: Hop) -> Ruling:
-        cache, shown = self._cache, None
-        if self._token is not None and self.asked is not None:
-            shown = Shown(self._token, self.asked.identity)
+        cache = self._cache
         return rule(
-            hop, shown, cache.resources, cache.bindings, cache._identity, strayed=self.strayed
+            hop,
+            self._shown,
+            cache.resources,
+            cache.bindings,
+            cache._identity,
+            strayed=self.strayed,
         )
 
-    def _hop_on_wire(self, wire: Any) -> Hop:
-        url = wire.url
-        return Hop(
-            url.scheme.decode("ascii"),
-            url.host,
-            url.port,
-            url.target,
-            wire.headers,
-            self.first,
-            wire.extensions.get("sni_hostname"),
-        )
-
-    def _report(self, name: EventName, destination: str, detail: str) -> None:
+    def _report(self, name: EventName, destination: str, detail: str) -> TokenEvent:
         resource = "" if self.asked is None else self.asked.resource.identifier
         issuer = "" if self.asked is None else self.asked.server.name
-        self._cache.events.emit(TokenEvent(name, resource, issuer, destination, detail))
+        event = TokenEvent(name, resource, issuer, destination, detail)
+        self._cache.events.emit(event)
+        return event
 
 
 class AsyncHopGuard(HopGuard):
@@ -249,8 +276,11 @@ class AsyncHopGuard(HopGuard):
             await self._users(name, info)
         if name in _BEFORE_HEADERS:
             wire = info["request"]
-            if not self._is_for_a_proxy(wire):
-                wire.headers = await self.alook(self._hop_on_wire(wire))
+            if wire.method == b"CONNECT" and self._is_bare(wire):
+                return
+            wire.headers = await self.alook(_hop_on_wire(wire, self.first))
+            if name == _HTTP1 and self._users is None:
+                wire.extensions = _untraced(wire.extensions)
 
     async def alook(self, hop: Hop) -> Sequence[Header]:
         """
@@ -361,6 +391,46 @@ def hop_of(request: Any, *, first: bool) -> Hop:
     )
 
 
+def _hop_on_wire(wire: Any, first: bool) -> Hop:
+    """
+    A request of httpcore, as it is about to be sent.
+    """
+    url = wire.url
+    return Hop(
+        url.scheme.decode("ascii"),
+        url.host,
+        url.port,
+        url.target,
+        wire.headers,
+        first,
+        wire.extensions.get("sni_hostname"),
+    )
+
+
+def _untraced(extensions: dict[str, Any]) -> dict[str, Any]:
+    """
+    The extensions of a hop that has been looked at: each further step of it that httpcore told us
+    would cost as much as the look.
+
+    Those of httpx's own request stay as they are, and with them those of its redirects.
+    """
+    untraced = extensions.copy()
+    del untraced["trace"]
+    return untraced
+
+
+def _copy(request: Any) -> Any:
+    made = object.__new__(type(request))
+    made.__dict__.update(request.__dict__)
+    made.headers = type(request.headers)(request.headers)
+    made.extensions = dict(request.extensions)
+    return made
+
+
+def _carries(request: Any, token: AccessToken) -> bool:
+    return any(token.reveal() in value for value in request.headers.values())
+
+
 def _look_for_tokens_of(
     auth: ResourceTokenAuth | None, guard: HopGuard | None, request: Any
 ) -> None:
@@ -400,6 +470,7 @@ def _place(hop: Hop) -> bytes:
 
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _EXTENSION = "resource_tokens"
-_BEFORE_HEADERS = frozenset(
-    {"http11.send_request_headers.started", "http2.send_request_headers.started"}
-)
+# The last time that a request is spoken of over HTTP/1.1 before its headers go. Over HTTP/2 the
+# same object can be sent once more, on another connection.
+_HTTP1 = "http11.send_request_headers.started"
+_BEFORE_HEADERS = frozenset({_HTTP1, "http2.send_request_headers.started"})

@@ -426,7 +426,7 @@ def identity(resource: Resource) -> Identity:
     return asked(server=SERVER, resource=Resource(resource.identifier)).identity
 
 
-SHOWN = Shown(TOKEN, identity(Resource("urn:x:a")))
+SHOWN = Shown(TOKEN, asked(server=SERVER, resource=Resource("urn:x:a")))
 AUTHORIZATION = (b"Authorization", TOKEN.authorization.encode())
 
 
@@ -481,7 +481,10 @@ def test_a_hop_to_the_resource_carries_its_token(changes: dict[str, Any]) -> Non
         ({"target": b""}, "neither a path nor a URL|no resource"),
         ({"target": b"*"}, "neither a path nor a URL|no resource"),
         ({"target": b"http://h:x/"}, "neither a path nor a URL"),
-        ({"target": b"http://\xff/"}, "neither a path nor a URL"),
+        ({"target": b"http://\xff/"}, "bytes that no URL has"),
+        ({"target": b"/v1\r\nX: y"}, "bytes that no URL has"),
+        ({"target": b"/v1\x00"}, "bytes that no URL has"),
+        ({"target": b"/v1 x"}, "bytes that no URL has"),
         ({"headers": [(b"Host", b"api.example.com:444")]}, "Host header"),
         ({"headers": [(b"Host", b"api.example.com"), (b"host", b"evil.test")]}, "Host header"),
         ({"host": b"2001:db8::1", "headers": [(b"Host", b"2001:db8::1")]}, "Host header"),

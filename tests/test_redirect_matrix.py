@@ -153,7 +153,7 @@ TABLE = [
     row("whole: %2e%2e", "/%2e%2e/{case}", "whole /%2e%2e/{case}", "carried", **AT_WHOLE),
     row("whole: %2f", "/b%2f..%2f{case}", "whole /b%2f..%2f{case}", "carried", **AT_WHOLE),
     # The token itself, written into the URL by the first API.
-    row("query: A", "landing?t={token}", LANDING + "?t={token}", "carried"),
+    row("query: A", "landing?t={token}", LANDING, "blocked"),
     row("query: B", "/b/{case}?access_token={token}", "home /b/{case}", "blocked"),
     row("query: lost", "{lost}/{case}?a=1&t={token}", "lost /{case}", "blocked"),
     # More hops than one.
@@ -248,7 +248,7 @@ VARIANTS = [
     row("to the whole", "{whole}/%2e%2e/{case}", "whole /%2e%2e/{case}", "carried"),
     row("query: encoded", "{lost}/{case}?h=Bearer%20{quoted}", "lost /{case}", "blocked"),
     row("query: ambiguous", "/a/%2e%2e/{case}?t={token}", "home /a/%2e%2e/{case}", "blocked"),
-    row("path: A", "{token}", "home /a/{case}/{token}", "carried"),
+    row("path: A", "{token}", LANDING, "blocked"),
     row("path: B", "/b/{case}/{token}", "home /b/{case}", "blocked"),
     row("path: lost", "{lost}/{case}/{token}/x", "lost /{case}", "blocked"),
     # httpcore speaks these as http and https.
