@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENVS := .cache/venvs
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs bench soak clean
 
 demo: $(VENVS)/demo/.ready
 	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
@@ -27,6 +27,10 @@ types: $(VENVS)/lint/.ready
 
 docs: $(VENVS)/docs/.ready
 	$(VENVS)/docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Two minutes; ARGS='--seconds 20' for fewer.
+soak: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m benchmarks.soak $(ARGS)
 
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks --page $(ARGS)

@@ -659,9 +659,11 @@ class World:
             actor.first_sent = self.mono
         if first and actor.purpose == "renew":
             self._forced(actor)
-        if first and actor.purpose == "get" and not actor.late:
+        # What was refused after `forget` does not stop who came before it.
+        bound = self._forgotten_at(request) < actor.number and not actor.late
+        if first and actor.purpose == "get" and bound:
             assert self.refused_until.get(request.key, 0.0) <= self.mono
-        if first and actor.purpose == "ahead" and not actor.late:
+        if first and actor.purpose == "ahead" and bound:
             self._ahead(request)
 
     def _may_both_send(self, one: Actor, other: Actor) -> None:
