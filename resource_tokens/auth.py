@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
+from resource_tokens._refusals import Remedy, remedy_for
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
 from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
@@ -21,6 +22,7 @@ from resource_tokens.exceptions import (
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -205,11 +207,11 @@ class ResourceTokenAuth(_Auth):
             guard.show(request, asked, shown.token)
             response = yield request
             guard.witness(response)
-            if response.status_code == 401 and self._may_renew(request, response, guard, warm):
-                renewed = self.cache._renew(asked, shown.token)
-                if renewed is not None:
-                    guard.show(request, asked, renewed.token)
-                    guard.witness((yield request))
+            remedy = self._remedy_for(request, response, guard, shown, warm)
+            better = remedy and self.cache._remedied(asked, shown.token, remedy)
+            if better is not None:
+                guard.show(request, asked, better.token)
+                guard.witness((yield request))
         finally:
             guard.retire()
 
@@ -228,11 +230,11 @@ class ResourceTokenAuth(_Auth):
             guard.show(request, asked, shown.token)
             response = yield request
             guard.witness(response)
-            if response.status_code == 401 and self._may_renew(request, response, guard, warm):
-                renewed = await self.cache._arenew(asked, shown.token)
-                if renewed is not None:
-                    guard.show(request, asked, renewed.token)
-                    guard.witness((yield request))
+            remedy = self._remedy_for(request, response, guard, shown, warm)
+            better = remedy and await self.cache._aremedied(asked, shown.token, remedy)
+            if better is not None:
+                guard.show(request, asked, better.token)
+                guard.witness((yield request))
         finally:
             guard.retire()
 
@@ -281,26 +283,40 @@ class ResourceTokenAuth(_Auth):
             shown,
         )
 
-    def _may_renew(
-        self, request: Any, response: Any, guard: HopGuard, warm: CachedToken | None
-    ) -> bool:
-        # Redirects are followed inside the flow: this 401 may be somebody else's, or an answer to
-        # a hop that went without the token.
+    def _remedy_for(
+        self,
+        request: Any,
+        response: Any,
+        guard: HopGuard,
+        shown: CachedToken,
+        warm: CachedToken | None,
+    ) -> Remedy | None:
+        # Redirects are followed inside the flow: this refusal may be somebody else's, or an answer
+        # to a hop that went without the token.
         asked = guard.asked
-        if asked is None or guard.strayed:
-            return False
+        if response.status_code not in (401, 403) or asked is None or guard.strayed:
+            return None
         try:
             answered = self._behind_a_sidecar(response.request)
         except EgressBlockedError:
-            return False
+            return None
         if answered != asked.resource:
-            return False
+            return None
+        remedy = remedy_for(
+            response.status_code,
+            challenges_in(response.headers.get_list("WWW-Authenticate")),
+            asked,
+            shown.token,
+            warm=warm is not None,
+            # A body that was streamed is gone: only one in memory can be sent twice.
+            repeatable=isinstance(request.stream, _BYTES_IN_MEMORY),
+        )
+        if remedy is None:
+            return None
         where = display_url(response.request.url)
         resource, issuer = asked.resource.identifier, asked.server.name
-        self.cache.events.emit(TokenEvent("token_rejected", resource, issuer, where))
-        # A token that was asked for just now is not made better by asking again. And a body that
-        # was streamed is gone: only one in memory can be sent twice.
-        return warm is not None and isinstance(request.stream, _BYTES_IN_MEMORY)
+        self.cache.events.emit(TokenEvent(remedy.event, resource, issuer, where, remedy.detail))
+        return remedy if remedy.worth_a_try else None
 
     def __repr__(self) -> str:
         scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"

@@ -15,15 +15,22 @@ from functools import lru_cache, partial
 
 from resource_tokens._acquire import Acquirer
 from resource_tokens._ask import AT_A_TIME, Surroundings
+from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
+from resource_tokens._refusals import Remedy
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent
-from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
+from resource_tokens.exceptions import (
+    AudienceMismatchError,
+    ConfigurationError,
+    ResourceTokensError,
+    TokenRequestError,
+)
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
-from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
+from resource_tokens.oauth.token_endpoint import Identity, TokenRequest, check_told_apart
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
 from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
@@ -105,9 +112,18 @@ class TokenCache:
         self._look_again_at = 0.0
         # Building a request hashes its key; a warm request must not pay for that.
         self._built = lru_cache(maxsize=4096)(self._build_request)
+        self._discovery = Discovery(
+            self.resources,
+            (server, client_auth),
+            portable=self._grant.portable,
+            events=self.events,
+            clock=clock,
+            changed=self._built.cache_clear,
+        )
         # What cannot be asked for is said now, not at the first request.
         requests = [self._request_for(resource) for _, resource in self.resources]
         check_assertions((request.server, request.client_auth) for request in requests)
+        check_told_apart(requests)
 
     def get(
         self,
@@ -218,13 +234,13 @@ class TokenCache:
         Returns:
             How many were dropped.
         """
-        return run_to_end(self._acquirer.forget(_identifier(resource), self._blocking))
+        return run_to_end(self._forget(resource, self._blocking))
 
     async def aforget(self, resource: Resource | str | None = None) -> int:
         """
         The same as `forget`, without blocking the event loop while the shared store is told.
         """
-        return await self._acquirer.forget(_identifier(resource), self._async)
+        return await self._forget(resource, self._async)
 
     def close(self) -> None:
         """
@@ -285,41 +301,78 @@ class TokenCache:
         """
         The token to present, asked for if need be. Raises as `get`.
         """
-        return run_to_end(self._acquirer.acquire(request, self._blocking, min_ttl))
+        return run_to_end(self._settled(request, self._blocking, min_ttl))
 
     async def _aacquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
         The same as `_acquire`, without blocking the event loop.
         """
-        return await self._acquirer.acquire(request, self._async, min_ttl)
+        return await self._settled(request, self._async, min_ttl)
 
-    def _renew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
+    def _remedied(
+        self, request: TokenRequest, refused: AccessToken, remedy: Remedy
+    ) -> CachedToken | None:
         """
-        Another token than the one its resource rejected, or `None` if there is none to be had.
+        Another token than the one its resource refused, or `None` if there is none to be had.
         """
-        return run_to_end(self._acquirer.renew(request, rejected, self._blocking))
+        return run_to_end(self._remedy(request, refused, remedy, self._blocking))
 
-    async def _arenew(self, request: TokenRequest, rejected: AccessToken) -> CachedToken | None:
+    async def _aremedied(
+        self, request: TokenRequest, refused: AccessToken, remedy: Remedy
+    ) -> CachedToken | None:
         """
-        The same as `_renew`, without blocking the event loop.
+        The same as `_remedied`, without blocking the event loop.
         """
-        return await self._acquirer.renew(request, rejected, self._async)
+        return await self._remedy(request, refused, remedy, self._async)
+
+    async def _forget(self, resource: Resource | str | None, io: IO) -> int:
+        identifier = resource.identifier if isinstance(resource, Resource) else resource
+        self._discovery.forget(identifier)
+        return await self._acquirer.forget(identifier, io)
+
+    async def _settled(self, request: TokenRequest, io: IO, min_ttl: float) -> CachedToken:
+        request = await self._discovery.settle(request, io)
+        return await self._acquirer.acquire(request, io, min_ttl)
+
+    async def _remedy(
+        self, request: TokenRequest, refused: AccessToken, remedy: Remedy, io: IO
+    ) -> CachedToken | None:
+        learned, described = self._discovery, remedy.described
+        before = learned.apply(request)
+        try:
+            if remedy.missing:
+                wider = self._request_for(request.resource, remedy.scopes)
+                token = await self._settled(wider, io, 0.0)
+                # One that was granted less is refused again.
+                return token if remedy.missing <= token.token.scopes else None
+            if described is None:
+                request = await learned.settle(request, io)
+            else:
+                request = await learned.heed(request, described, io)
+        except (TokenRequestError, AudienceMismatchError):
+            # An event says so, and the caller gets the answer of the resource.
+            return None
+        if not remedy.renew and request.key == before.key:
+            return None
+        return await self._acquirer.renew(request, refused, io)
 
     def _build_request(
         self, resource: Resource | str, scopes: Iterable[str] | None
     ) -> TokenRequest:
         if isinstance(resource, str):
             resource = self._named(resource)
-        client_auth = self.client_auth if resource.client_auth is None else resource.client_auth
-        if client_auth.rotates:
-            self._rotating.setdefault(client_auth, client_auth.fingerprint())
-        return TokenRequest(
-            self.server if resource.server is None else resource.server,
-            client_auth,
-            self._grant,
-            resource,
-            parse_scopes(resource.scopes if scopes is None else scopes),
+        request = self._discovery.apply(
+            TokenRequest(
+                self.server if resource.server is None else resource.server,
+                self.client_auth if resource.client_auth is None else resource.client_auth,
+                self._grant,
+                resource,
+                parse_scopes(resource.scopes if scopes is None else scopes),
+            )
         )
+        if request.client_auth.rotates:
+            self._rotating.setdefault(request.client_auth, request.client_auth.fingerprint())
+        return request
 
     def _named(self, identifier: str) -> Resource:
         configured = {r for _, r in self.resources if r.identifier == identifier}
@@ -334,10 +387,6 @@ class TokenCache:
 
     def __repr__(self) -> str:
         return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"
-
-
-def _identifier(resource: Resource | str | None) -> str | None:
-    return resource.identifier if isinstance(resource, Resource) else resource
 
 
 def seconds_of(min_ttl: timedelta) -> float:

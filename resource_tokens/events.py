@@ -25,14 +25,22 @@ EventName = Literal[
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",
+    "insufficient_scope",
+    "insufficient_user_authentication",
+    "insufficient_claims",
     "unmapped_destination",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",
     "expires_in_missing",
     "metadata_discovered",
+    "resource_discovered",
+    "discovery_failed",
     "store_failed",
     "store_recovered",
+    "inbound_rejected",
+    "keys_loaded",
+    "keys_failed",
 ]
 
 
@@ -101,7 +109,9 @@ _ORDINARY = frozenset(
         "token_loaded",
         "store_recovered",
         "metadata_discovered",
+        "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "keys_loaded",
     }
 )

@@ -21,11 +21,14 @@ from resource_tokens import (
     OAuthError,
     RefreshToken,
     Resource,
+    ResourceMap,
     ResourceTokenAuth,
     TokenCache,
     TokenEvent,
+    TokenRequestError,
 )
 from resource_tokens.oauth.dialects import Dialect
+from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import Caller
 from tests.servers.django_provider import Application, DjangoProvider
 
@@ -274,3 +277,97 @@ def test_a_refresh_token_shrinks_to_what_it_was_used_for(django: DjangoProvider)
     assert [[orders], [billing], [orders]] == resources_asked_for(django)
     assert 200 == shown_by_hand(django, second.reveal(), "/orders/7")
     assert 401 == shown_by_hand(django, second.reveal(), "/billing/7")
+
+
+def learning_auth(django: DjangoProvider, identifier: str, **options: Any) -> ResourceTokenAuth:
+    """
+    Asks the API itself which server it trusts, and may be told one.
+    """
+    resource = Resource(identifier, **options)
+    resources = ResourceMap({f"{django.apis}/orders": resource}, discover=[django.issuer])
+    return ResourceTokenAuth(AuthorizationServer(issuer=django.issuer), CLIENT_AUTH, resources)
+
+
+def hops(django: DjangoProvider) -> list[tuple[str, bool, int | None]]:
+    """
+    The path of each request to the APIs, whether a token came with it, and the answer.
+    """
+    return [(e["path"], e["token"] is not None, e["status"]) for e in django.ledger(django.apis)]
+
+
+def test_the_whole_way_from_a_refusal_to_the_api(caller: Caller, django: DjangoProvider) -> None:
+    """
+    R9728-2, R9728-6, R8414-1, RMCP-5, RMCP-8: the API says where tokens are to be had and which
+    scopes it knows; when it refuses a token, what it says is read again. No metadata is asked for
+    with a token.
+    """
+    orders = f"{django.apis}/orders"
+    auth = learning_auth(django, orders, verify_audience="off", max_scopes="read write")
+    with caller.client(auth=auth) as client:
+        first = client.request("POST", f"{orders}/7")
+        (token,) = tokens_at(django, "orders")
+        django.revoke(WORKER, str(token))
+        second = client.request("POST", f"{orders}/7")
+
+    assert (200, 200) == (first.status_code, second.status_code)
+    described = ("/.well-known/oauth-protected-resource/orders", False, 200)
+    assert [
+        described,
+        ("/orders/7", True, 200),
+        ("/orders/7", True, 401),
+        described,
+        ("/orders/7", True, 200),
+    ] == hops(django)
+    at_server = [(e["path"], e["form"]) for e in django.ledger(django.issuer)]
+    asked = {
+        "grant_type": ["client_credentials"],
+        "resource": [orders],
+        "scope": ["read write"],
+    }
+    assert ("/.well-known/oauth-authorization-server", {}) == at_server[0]
+    assert [asked, asked] == [form for path, form in at_server if path == "/token/"]
+
+
+def test_what_is_learned_has_to_be_confirmed(django: DjangoProvider) -> None:
+    """
+    P4: who has learned at run time where to ask wants to be told what the token is for, and this
+    server does not say.
+    """
+    orders = f"{django.apis}/orders"
+    auth = learning_auth(django, orders)
+    with httpx2.Client(trust_env=False, auth=auth) as client, pytest.raises(AudienceMismatchError):
+        client.get(f"{orders}/7")
+
+    assert [("/.well-known/oauth-protected-resource/orders", False, 200)] == hops(django)
+
+
+def test_metadata_that_drops_a_slash_is_about_another_resource(django: DjangoProvider) -> None:
+    """
+    R9728-3: this site describes `/orders` at the address of `/orders/`.
+    """
+    auth = learning_auth(django, f"{django.apis}/orders/", verify_audience="off")
+    with (
+        httpx2.Client(trust_env=False, auth=auth) as client,
+        pytest.raises(TokenRequestError, match="about another one"),
+    ):
+        client.get(f"{django.apis}/orders/7")
+
+    assert [] == django.ledger(django.issuer)
+
+
+def test_an_issuer_that_nobody_has_listed_is_not_asked(django: DjangoProvider) -> None:
+    """
+    R9728-9, RMCP-7: the API names a server that the credential is not from.
+    """
+    orders = f"{django.apis}/orders"
+    with LocalAuthorizationServer(clients={"worker": SECRET}) as ours:
+        resources = ResourceMap({orders: orders}, discover=[ours.issuer])
+        auth = ResourceTokenAuth(AuthorizationServer(issuer=ours.issuer), CLIENT_AUTH, resources)
+        with (
+            httpx2.Client(trust_env=False, auth=auth) as client,
+            pytest.raises(TokenRequestError, match="names the issuers"),
+        ):
+            client.get(f"{orders}/7")
+
+        assert () == ours.issued
+    assert [] == django.ledger(django.issuer)

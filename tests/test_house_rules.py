@@ -29,10 +29,10 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events"},
-    {"_io", "_ask", "_sharing", "_acquire"},
+    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "guards", "inbound", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
 
 
@@ -136,6 +136,8 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
+    ("inbound/_asgi.py", "starlette.exceptions"),
+    ("inbound/_asgi.py", "starlette.requests"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),

@@ -31,6 +31,7 @@ from resource_tokens import (
     TokenRequestError,
     UnmappedDestinationError,
 )
+from resource_tokens._refusals import Remedy
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, Clock, World
 
@@ -488,8 +489,9 @@ def test_a_401_for_an_old_token_uses_the_one_in_the_store(caller: Caller, world:
         world.server.revoke(old)
         # Both requests were sent with the old token; the first answer renews it.
         client.get(world.orders.url)
-        renew = auth.cache._renew if caller.blocking else auth.cache._arenew
-        rejected = caller.call(renew, asked, _with_value(auth.cache._cached(asked), old))
+        renew = auth.cache._remedied if caller.blocking else auth.cache._aremedied
+        refused = _with_value(auth.cache._cached(asked), old)
+        rejected = caller.call(renew, asked, refused, Remedy("token_rejected", renew=True))
 
     assert world.server.issued[1] == rejected.token.reveal()
     assert 2 == len(world.server.token_requests)

@@ -26,14 +26,16 @@ def test_a_client_that_the_server_knows_gets_in(
     scenario: str, version: str | None, tmp_path: Path
 ) -> None:
     """
-    RMCP-1, RMCP-4, RMCP-12: one token request, and each request of the session carries the token.
+    RMCP-1, RMCP-4, RMCP-5, RMCP-12: the server's metadata, one token request, and each request of
+    the session carries the token.
     """
     outcome = run(scenario, tmp_path, version=version)
 
     assert outcome.passed, outcome.output
     assert {} == outcome.not_green()
     assert 1 == outcome.observed("token-request")
-    assert 0 < outcome.observed("incoming-request") == outcome.observed("valid-bearer-token")
+    assert 1 == outcome.observed("prm-pathbased-requested")
+    assert 1 < outcome.observed("incoming-request") == 1 + outcome.observed("valid-bearer-token")
 
 
 def test_metadata_of_another_issuer_is_not_used(tmp_path: Path) -> None:
@@ -45,6 +47,31 @@ def test_metadata_of_another_issuer_is_not_used(tmp_path: Path) -> None:
     assert outcome.passed, outcome.output
     assert {} == outcome.not_green()
     assert 1 == outcome.observed("authorization-server-metadata")
+    assert 0 == outcome.observed("token-request")
+
+
+def test_metadata_of_another_resource_is_not_followed(tmp_path: Path) -> None:
+    """
+    R9728-3: the MCP server says that it is somebody else's. Nothing is sent anywhere after that.
+    """
+    outcome = run("auth/resource-mismatch", tmp_path)
+
+    assert outcome.passed, outcome.output
+    assert {} == outcome.not_green()
+    assert 1 == outcome.observed("incoming-request")
+    assert 0 == outcome.observed("authorization-server-metadata")
+    assert 0 == outcome.observed("token-request")
+
+
+def test_a_server_that_gave_no_credentials_gets_none(tmp_path: Path) -> None:
+    """
+    RMCP-7: the MCP server names an authorization server that its client has not listed.
+    """
+    outcome = run("auth/client-credentials-basic", tmp_path, CLIENT_ISSUER="http://127.0.0.1:9")
+
+    assert {"client-credentials-basic-auth": ["FAILURE"]} == outcome.not_green()
+    assert 1 == outcome.observed("prm-pathbased-requested")
+    assert 0 == outcome.observed("authorization-server-metadata")
     assert 0 == outcome.observed("token-request")
 
 

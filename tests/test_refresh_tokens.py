@@ -84,7 +84,7 @@ def test_an_interrupted_request_is_one_whose_answer_was_lost() -> None:
     async def interrupted(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    send, bench.io.send = bench.io.send, interrupted  # type: ignore[method-assign]
+    send, bench.io.send = bench.io.send, interrupted  # type: ignore[method-assign,assignment]
     with pytest.raises(KeyboardInterrupt):
         bench.get(with_grant(grant))
     bench.io.send = send  # type: ignore[method-assign]

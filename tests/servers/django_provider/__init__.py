@@ -96,3 +96,14 @@ class DjangoProvider(ChildServer):
         }
         answer = json.loads(post_form(f"{self.issuer}/token/", form))
         return str(answer["access_token"])
+
+    def revoke(self, application: Application, token: str) -> None:
+        """
+        Revoke a token (RFC 7009).
+        """
+        form: dict[str, str | list[str]] = {
+            "client_id": application["client_id"],
+            "client_secret": application["client_secret"],
+            "token": token,
+        }
+        post_form(f"{self.issuer}/revoke_token/", form)

@@ -26,6 +26,8 @@ from resource_tokens import (
     ClientSecretBasic,
     PrivateKeyJwt,
     PublicClient,
+    Resource,
+    ResourceMap,
     ResourceTokenAuth,
 )
 from resource_tokens.oauth.client_auth import ClientAuth
@@ -34,7 +36,8 @@ from resource_tokens.tokens import Secret
 
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
 VERSION = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
-ISSUER = os.environ["MCP_CONFORMANCE_ORIGINS"].split()[0]
+# Who gave this client its credentials: its operator knows, and a test can say otherwise.
+ISSUER = os.environ.get("CLIENT_ISSUER") or os.environ["MCP_CONFORMANCE_ORIGINS"].split()[0]
 
 
 class WorkloadToken(Grant):
@@ -72,10 +75,12 @@ def client_auth() -> ClientAuth:
 
 
 def auth(server_url: str) -> ResourceTokenAuth:
+    # The suite's tokens are opaque, and its token responses do not say what they are for.
+    server = Resource(server_url, verify_audience="off")
     return ResourceTokenAuth(
         AuthorizationServer(issuer=ISSUER),
         client_auth(),
-        resources={server_url: server_url},
+        ResourceMap({server_url: server}, discover=[ISSUER]),
         grant=grant(),
     )
 
