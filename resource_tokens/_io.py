@@ -223,10 +223,11 @@ class AsyncIO:
 
 
 def _call_soon_threadsafe() -> Callable[[Callable[[], object]], object]:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    # Half imported by another thread it has no such name, and runs nothing here.
+    lowlevel = sys.modules.get("trio.lowlevel")
+    if getattr(lowlevel, "in_trio_run", bool)():
         run_sync_soon: Callable[[Callable[[], object]], object] = (
-            trio.lowlevel.current_trio_token().run_sync_soon
+            lowlevel.current_trio_token().run_sync_soon  # type: ignore[union-attr]
         )
         return run_sync_soon
     import asyncio
