@@ -35,6 +35,8 @@ class Outcome:
     What a run has shown, and whether it is as it should be.
 
     Attributes:
+        expired: Requests that were sent with an expired token.
+        overtaken: Requests that were on their way for longer than their token had left.
         ideal: Token requests if each token were used until its soft window, and each failure
             made up for once.
         traced: Growth of what Python objects take in one process, in bytes.
@@ -45,6 +47,7 @@ class Outcome:
     down: float
     requests: int
     expired: int
+    overtaken: int
     strayed: int
     failed_with_a_token: int
     failed_without: int
@@ -135,6 +138,7 @@ def run(seconds: float) -> tuple[Outcome, list[Report], Counter[str]]:
         down=down,
         requests=sum(shown.values()),
         expired=shown.get("expired", 0),
+        overtaken=shown.get("overtaken", 0),
         strayed=shown.get("not for here", 0),
         failed_with_a_token=counts["failed while a token was good"],
         failed_without=counts["failed without a token"],
@@ -149,10 +153,11 @@ def run(seconds: float) -> tuple[Outcome, list[Report], Counter[str]]:
 
 def _growth(samples: Sequence[int]) -> int:
     """
-    From the second sixth of a run, when everything is in place, to the last.
+    From the second sixth of a run, when everything is in place, to the last; nothing is known of a
+    run of less than a minute.
     """
     size = len(samples) // 6
-    if size == 0:
+    if size < 9:
         return 0
     return int(median(samples[-size:]) - median(samples[size : 2 * size]))
 

@@ -111,7 +111,8 @@ class _Crowd:
         """
         One thread.
         """
-        with library.Client(auth=self._auth, trust_env=False) as client:
+        hooks: Any = {"request": [_say_when]}
+        with library.Client(auth=self._auth, trust_env=False, event_hooks=hooks) as client:
             while not self._stop:
                 url = self._urls[number % 2]
                 good = self._is_good(url)
@@ -127,8 +128,9 @@ class _Crowd:
         """
         All tasks of one event loop.
         """
+        hooks: Any = {"request": [_asay_when]}
         async with (
-            library.AsyncClient(auth=self._auth, trust_env=False) as client,
+            library.AsyncClient(auth=self._auth, trust_env=False, event_hooks=hooks) as client,
             anyio.create_task_group() as tasks,
         ):
             for number in range(CROWD):
@@ -167,3 +169,12 @@ class _Crowd:
         with self._lock:
             self.report.counts[when] += 1
             self.report.failures[f"{when}: {why[:120]}"] += 1
+
+
+def _say_when(request: Any) -> None:
+    # After the token has been set, and right before the request is sent.
+    request.headers["X-Sent-At"] = f"{time.monotonic():.6f}"
+
+
+async def _asay_when(request: Any) -> None:
+    _say_when(request)
