@@ -338,8 +338,6 @@ def _misplaced(
         if strayed or shown.identity != here:
             return shown.identity
         text = text.replace(own, b"")
-        if len(text) < bindings.shortest:
-            return None
     return next((found for found in bindings.tokens_in(text) if found != here), None)
 
 

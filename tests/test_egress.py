@@ -11,7 +11,13 @@ from urllib.parse import quote
 
 import pytest
 
-from resource_tokens import AuthorizationServer, EgressBlockedError, Resource, ResourceMap
+from resource_tokens import (
+    AudienceMismatchError,
+    AuthorizationServer,
+    EgressBlockedError,
+    Resource,
+    ResourceMap,
+)
 from resource_tokens.egress import Bindings, Hop, Shown, rule
 from resource_tokens.oauth.token_endpoint import Identity
 from resource_tokens.testing import LocalResourceServer
@@ -586,3 +592,89 @@ def test_a_live_token_goes_where_it_belongs() -> None:
     right = hop(headers=[(b"Host", b"api.example.com"), (b"X-Token", LIVE.encode())])
 
     assert not rule(right, SHOWN, RESOURCES, bound((LIVE, "urn:x:a")), identity).stripped
+
+
+def test_a_token_in_the_name_of_a_header_is_found() -> None:
+    """
+    P3: name and value mixed up.
+    """
+    swapped = hop(headers=[(b"Host", b"api.example.com"), (LIVE.encode(), b"Authorization")])
+    bindings = bound((LIVE, "urn:x:c"))
+    with pytest.raises(EgressBlockedError, match="its header '<token for urn:x:c>'") as caught:
+        rule(swapped, SHOWN, RESOURCES, bindings, identity)
+
+    assert LIVE not in str(caught.value)
+    assert rule(swapped._replace(first=False), SHOWN, RESOURCES, bindings, identity).stripped
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'HTTP Request: GET https://api.example.com/x?access_token={} "HTTP/1.1 200 OK"',
+        "Adding (b'authorization', b'Bearer {}') to the header table",
+        "[(b'x', b'{}'), (b'y', b'{}')]",
+        "{{'X-Token': '{}'}} and café",
+        "{}",
+    ],
+)
+def test_live_tokens_are_masked(text: str) -> None:
+    """
+    P9: what stands around them stays, and so do tokens of others.
+    """
+    bindings = bound((LIVE, "urn:x:c"))
+    other = "other-token-of-somebody.that-is_long~enough=="
+
+    masked = bindings.masked(text.replace("{}", LIVE, 1).replace("{}", other))
+
+    assert text.replace("{}", "<token for urn:x:c>", 1).replace("{}", other) == masked
+
+
+def test_an_encoded_token_is_masked() -> None:
+    """
+    P9: as it stands in a URL.
+    """
+    text = f"https://api.example.com/x?t={quote(LIVE, safe='')}&u=%zz%"
+
+    assert text.replace(quote(LIVE, safe=""), "<token for urn:x:c>") == bound(
+        (LIVE, "urn:x:c")
+    ).masked(text)
+
+
+def test_a_token_shown_is_bound() -> None:
+    """
+    P3: one that came from elsewhere is known from then on; one known for something else is not
+    shown.
+    """
+    bindings = Bindings()
+    request = asked(server=SERVER, resource=Resource("urn:x:a"))
+    shown = bindings.shown(TOKEN, request)
+
+    assert shown is bindings.shown(TOKEN, request)
+    assert [request.identity] == bindings.tokens_in(TOKEN.authorization.encode())
+    with pytest.raises(AudienceMismatchError):
+        bindings.shown(TOKEN, asked(server=SERVER, resource=Resource("urn:x:c")))
+
+
+def test_tokens_shown_are_bounded() -> None:
+    """
+    P10: the one shown first goes first, and comes back when it is shown again.
+    """
+    bindings = Bindings(maxsize=2)
+    requests = [
+        asked(server=SERVER, resource=Resource(f"urn:x:{name}"), scopes=frozenset({name}))
+        for name in "abc"
+    ]
+    tokens = [replace(TOKEN, _value=Secret(f"token-{name}" * 4)) for name in "abc"]
+    first, *_ = [bindings.shown(*pair) for pair in zip(tokens, requests, strict=True)]
+
+    assert 2 == len(bindings._shown)
+    assert first is not bindings.shown(tokens[0], requests[0])
+
+
+def test_a_long_url_is_no_token() -> None:
+    """
+    What is as long as a token is looked at, and passes.
+    """
+    long = hop(target=b"/v1/" + b"x" * 100 + b"?q=" + b"%20y" * 100)
+
+    assert long.headers == rule(long, SHOWN, RESOURCES, bound((LIVE, "urn:x:c")), identity).headers

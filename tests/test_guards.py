@@ -122,6 +122,15 @@ def test_an_unguarded_leak_is_noticed(caller: Caller, world: World) -> None:
     assert "egress_blocked" == world.event_names()[-1]
 
 
+def test_what_leads_nowhere_else_needs_no_guard(caller: Caller, world: World) -> None:
+    """
+    Detection speaks of leaks only: a request without redirects is where it was meant to be.
+    """
+    mock = Mock(caller)
+    with caller.client(auth=world.auth(BY_PATH), transport=mock.transport) as client:
+        assert 200 == client.get(f"{ORIGIN}/orders/x").status_code
+
+
 @pytest.mark.parametrize(
     "location", [f"{ORIGIN}/orders/landing", "https://storage.example.net/file"]
 )
