@@ -26,14 +26,14 @@ from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache, TTLCache
 
 from resource_tokens._ask import Answered, Asker, Surroundings, event_of, no_turn, turn_limit
 from resource_tokens._io import IO, BlockingIO, run_to_end
 from resource_tokens._locks import SafeLock
-from resource_tokens._sharing import Sharing
+from resource_tokens._sharing import Sharing, Visit
 from resource_tokens._single_flight import Flight, SingleFlight, outcome
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events
@@ -80,7 +80,7 @@ class Acquirer:
         self._asker = Asker(bindings, events, surroundings, audiences)
         self._sharing: Sharing | None = None
         if store is not None:
-            self._sharing = Sharing(store, events, surroundings, self._drop)
+            self._sharing = Sharing(store, memory, events, surroundings, self._drop)
         self._flights = SingleFlight()
         self._background = BlockingIO()
         self._closed = False
@@ -122,7 +122,7 @@ class Acquirer:
         """
         asked = 0
 
-        async def look_and_fetch() -> CachedToken:
+        async def look_and_fetch() -> CachedToken | None:
             found = self.cached(request, min_ttl)
             if found is not None:
                 return found
@@ -253,12 +253,15 @@ class Acquirer:
         turn = self._asker.turn(request, hurried=False)
 
         def refresh() -> None:
+            again_at = 0.0
             # An event says if it failed; the token at hand is good until its hard margin.
             with turn, suppress(ResourceTokensError):
                 try:
-                    run_to_end(self._fetch_ahead(request))
+                    if run_to_end(self._fetch_ahead(request)) is None:
+                        # Another process is at it.
+                        again_at = self._in.clock() + _LOOK_AGAIN * (0.5 + self._in.draw())
                 finally:
-                    self._not_ahead(key)
+                    self._not_ahead(key, again_at)
 
         def start(_: object) -> None:
             try:
@@ -273,11 +276,11 @@ class Acquirer:
 
         turn.future.add_done_callback(start)
 
-    def _not_ahead(self, key: TokenKey) -> None:
+    def _not_ahead(self, key: TokenKey, again_at: float = 0.0) -> None:
         with self._lock:
-            self._ahead.pop(key, None)
+            self._ahead[key] = (os.getpid(), again_at)
 
-    async def _fetch_ahead(self, request: TokenRequest) -> None:
+    async def _fetch_ahead(self, request: TokenRequest) -> CachedToken | None:
         flight, mine = self._flight_key(request), Flight()
 
         async def look_and_fetch() -> CachedToken | None:
@@ -292,7 +295,9 @@ class Acquirer:
         try:
             # Whoever is at it already gets a token for all.
             if self._flights.join(flight, mine) is mine:
-                await self._flights.lead(flight, mine, look_and_fetch)
+                fetched: CachedToken | None = await self._flights.lead(flight, mine, look_and_fetch)
+                return fetched
+            return self._memory.load(request.key)
         except BaseException:
             self._flights.abandon(flight, mine)
             raise
@@ -305,69 +310,83 @@ class Acquirer:
         usable: Callable[[CachedToken], bool],
         *,
         ahead: bool = False,
-    ) -> CachedToken:
+    ) -> CachedToken | None:
         """
         A token from elsewhere: one that another process has left, if it is usable, or one that is
-        asked for.
+        asked for. `None` if another process asks, and nobody waits.
         """
         if request.grant.exclusive and not io.blocking:
             return await self._fetch_apart(request, io, name, usable)
-        if self._sharing is not None:
-            found = await self._sharing.found(request, io)
-            if found is not None and usable(found):
-                return self._keep(request, Answered(found, loaded=True), name, None)
-        before = self._times_forgotten(request)
-        try:
-            if ahead:
-                answered = await self._ask(request, io, usable, patient=False)
-            else:
-                with self._asker.turn(request) as turn:
-                    await self._asker.until_it_comes(turn, request, io)
-                    answered = await self._ask(request, io, usable)
-        except (TokenRequestError, AudienceMismatchError) as error:
-            self._cool_down(request, error)
-            mismatch = isinstance(error, AudienceMismatchError)
-            self._report(
-                request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
-            )
-            raise
-        return self._keep(request, answered, name, before)
+        visit = None if self._sharing is None else self._sharing.visit(request, io, usable)
+        while True:
+            before = self._times_forgotten(request)
+            try:
+                answered = await self._answered(request, io, visit, ahead=ahead)
+            except (TokenRequestError, AudienceMismatchError) as error:
+                self._cool_down(request, error)
+                mismatch = isinstance(error, AudienceMismatchError)
+                self._report(
+                    request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
+                )
+                raise
+            if answered is not None:
+                return self._keep(request, answered, name, before)
+            if ahead or visit is None:
+                return None
+            await visit.pause()
+
+    async def _answered(
+        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
+    ) -> Answered | None:
+        """
+        What was found or asked for; `None` while another process asks.
+        """
+        found = None if visit is None else await visit.found()
+        if found is not None:
+            return self._loaded(request, found)
+        if ahead:
+            return await self._ask(request, io, visit, patient=False)
+        with self._asker.turn(request) as turn:
+            await self._asker.until_it_comes(turn, request, io)
+            return await self._ask(request, io, visit, patient=True)
 
     async def _ask(
-        self,
-        request: TokenRequest,
-        io: IO,
-        usable: Callable[[CachedToken], bool],
-        *,
-        patient: bool = True,
-    ) -> Answered:
-        if self._sharing is None:
+        self, request: TokenRequest, io: IO, visit: Visit | None, *, patient: bool
+    ) -> Answered | None:
+        if visit is None:
             return await self._asker.ask(request, io, patient=patient)
-        async with self._sharing.lease(request, io, usable) as found:
+        async with visit:
+            if not await visit.may_ask():
+                return None
+            # Again: whoever had the lease may have saved a token since the last look.
+            found = await visit.found()
             if found is not None:
-                return Answered(found, loaded=True)
-            generation = self._sharing.generation(request.resource.identifier)
+                return self._loaded(request, found)
             answered = await self._asker.ask(request, io, patient=patient)
-            await self._sharing.save(request, answered.cached, generation, io)
-            return answered
+            later = await visit.save(answered.cached)
+            if later is None:
+                return answered
+            return replace(self._loaded(request, later), remarks=answered.remarks, loaded=False)
+
+    def _loaded(self, request: TokenRequest, found: CachedToken) -> Answered:
+        self._bindings.bind(found.token, request)
+        return Answered(found, loaded=True)
 
     def _keep(
         self,
         request: TokenRequest,
         answered: Answered,
         name: EventName,
-        before: tuple[int, int] | None,
+        before: tuple[int, int],
     ) -> CachedToken:
         """
-        Keep a token that was asked for before so many calls of `forget`.
+        Keep a token that was asked for after so many calls of `forget`.
         """
         cached = answered.cached
-        if answered.loaded:
-            self._bindings.bind(cached.token, request)
-        if before in {None, self._times_forgotten(request)}:
+        if before == self._times_forgotten(request):
             self._memory.save(request.key, cached)
         # Again, for `forget` may have come in between.
-        if before not in {None, self._times_forgotten(request)}:
+        if before != self._times_forgotten(request):
             self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
@@ -382,8 +401,8 @@ class Acquirer:
         io: IO,
         name: EventName,
         usable: Callable[[CachedToken], bool],
-    ) -> CachedToken:
-        done: Future[CachedToken] = Future()
+    ) -> CachedToken | None:
+        done: Future[CachedToken | None] = Future()
 
         def fetch() -> None:
             try:
@@ -405,20 +424,21 @@ class Acquirer:
         if sharing.is_overdue(now):
             return False
         if sharing.claim_look(now):
-            looking = sharing.look(request, self._background, self._memory.resources())
             # Without a thread to be had, the look is soon overdue.
             with suppress(RuntimeError):
-                self._in.spawn(lambda: run_to_end(looking))
+                self._in.spawn(lambda: run_to_end(sharing.look(request, self._background)))
         return True
 
     async def _look_if_overdue(self, request: TokenRequest, io: IO) -> None:
         sharing = self._sharing
-        if sharing is not None and sharing.is_overdue(self._in.clock()):
+        if (
+            sharing is not None
+            and sharing.is_overdue(self._in.clock())
+            # Or else the look for a token tells.
+            and self._memory.load(request.key) is not None
+        ):
             await self._flights.once(
-                "generations",
-                io,
-                lambda: sharing.look(request, io, self._memory.resources()),
-                _flight_limit(request),
+                "generations", io, lambda: sharing.look(request, io), _flight_limit(request)
             )
 
     def _cool_down(
@@ -487,6 +507,7 @@ def _too_slow(request: TokenRequest, min_ttl: float) -> TokenRequestError:
 # How often one caller asks, when what arrives has been on its way for too long.
 _ENOUGH = 2
 _FORCED_INTERVAL = 10.0
+_LOOK_AGAIN = 1.0
 
 # RFC 6749 5.2 and RFC 8707 2: what a second request would not change.
 _REFUSALS = frozenset(

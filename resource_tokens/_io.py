@@ -82,10 +82,9 @@ class IO(Waiter, Protocol):
         Run a function that blocks.
 
         Args:
-            work: What to run.
-            limit: Seconds that an async caller waits for it, at most. A blocking one cannot stop
-                it, and relies on its own limits.
-            shielded: Whether it is run to its end even if the caller has been cancelled.
+            work: What to run. It is in a thread of its own, and left behind if it takes longer.
+            limit: Seconds to wait for it, at most.
+            shielded: Whether it is run even if the caller has been cancelled.
 
         Raises:
             TimeoutError: If it takes too long.
@@ -148,7 +147,16 @@ class BlockingIO:
         time.sleep(seconds)  # noqa: ASYNC251
 
     async def run(self, work: Callable[[], T], limit: float, *, shielded: bool = False) -> T:  # noqa: ARG002
-        return work()
+        done: Future[T] = Future()
+
+        def work_apart() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                done.set_exception(error)
+
+        threading.Thread(target=work_apart, name="resource_tokens store", daemon=True).start()
+        return done.result(limit)
 
     async def wait(self, future: Future[Any], limit: float) -> None:
         with suppress(CancelledError, TimeoutError):
@@ -164,6 +172,8 @@ class AsyncIO:
 
     def __init__(self) -> None:
         self._clients = _Clients()
+        # One for each event loop.
+        self._limiters: Any = None
 
     async def send(
         self, request: HTTPRequest, server: AuthorizationServer, limit: float
@@ -204,7 +214,25 @@ class AsyncIO:
         import anyio.to_thread
 
         with anyio.fail_after(limit, shield=shielded):
-            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(
+                work, abandon_on_cancel=True, limiter=self._limiter()
+            )
+
+    def _limiter(self) -> Any:
+        """
+        What limits the threads for stores. The program's own have another limit, so that a store
+        that hangs takes none of them away.
+        """
+        import anyio.lowlevel
+
+        if self._limiters is None:
+            self._limiters = anyio.lowlevel.RunVar("resource_tokens store threads")
+        try:
+            return self._limiters.get()
+        except LookupError:
+            limiter = anyio.CapacityLimiter(_STORE_THREADS)
+            self._limiters.set(limiter)
+            return limiter
 
     async def wait(self, future: Future[Any], limit: float) -> None:
         import anyio
@@ -533,6 +561,7 @@ def _too_large() -> SendError:
     return SendError(f"the answer is larger than {_MAX_BODY // 1024} KiB", passing=False)
 
 
+_STORE_THREADS = 16
 _MAX_BODY = 64 * 1024
 _TOO_LARGE = f"the answer is larger than {_MAX_BODY // 1024} KiB"
 _OWN_CONTEXT = (

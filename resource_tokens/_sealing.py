@@ -41,8 +41,8 @@ class Sealer:
     Seals and opens the entries of a store (AES-128-CBC and HMAC-SHA-256, by `cryptography`).
 
     Args:
-        keys: From `new_key`. The first one seals, all of them open, so that keys can be replaced
-            one after the other.
+        keys: From `new_key`. The first one seals and names, all of them open, so that keys can be
+            replaced one after the other.
 
     Raises:
         ConfigurationError: If there is no key, or one is no such key.
@@ -53,9 +53,11 @@ class Sealer:
         secrets = [_secret(key) for key in ([keys] if isinstance(keys, str | bytes) else keys)]
         del keys
         self._fernet = _fernet(secrets)
-        # Names are not sealed, as they have to be found again; what a key was made of is hashed
-        # into them. So they depend on the last key, which is there for longest.
-        self._naming = Secret(hashlib.sha256(secrets[-1].reveal().encode()).hexdigest())
+        # Names are not sealed, as they have to be found again. Each key makes names of its own, so
+        # that nobody comes across what another key has sealed.
+        self._naming = [
+            Secret(hashlib.sha256(key.reveal().encode()).hexdigest()) for key in secrets
+        ]
 
     def seal(self, key: TokenKey, stored: StoredToken) -> bytes:
         """
@@ -90,8 +92,8 @@ class Sealer:
         except (InvalidToken, ValueError, TypeError, KeyError, OverflowError):
             pass
         raise UnreadableEntryError(
-            "An entry of the token store cannot be opened: it was sealed with a key that is not "
-            "among `keys`, belongs to another place, is damaged, or is of another version. It "
+            "An entry of the token store cannot be opened: it belongs to another place, is "
+            "damaged, is of another version, or was sealed with a key that is not among `keys`. It "
             "counts as absent."
         )
 
@@ -99,8 +101,18 @@ class Sealer:
         """
         A name that says nothing of its parts to whoever does not have the key.
         """
+        return self.names(*parts)[0]
+
+    def names(self, *parts: str | bytes) -> list[str]:
+        """
+        The name that each of the keys would make: the one that is used first, those that others
+        use while keys are replaced after it.
+        """
         message = TokenKey.of(parts)
-        return hmac.new(self._naming.reveal().encode(), message, hashlib.sha256).hexdigest()
+        return [
+            hmac.new(naming.reveal().encode(), message, hashlib.sha256).hexdigest()
+            for naming in self._naming
+        ]
 
     def __repr__(self) -> str:
         return "Sealer('...')"

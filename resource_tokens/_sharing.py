@@ -3,23 +3,28 @@ What other processes have, and what they are at.
 
 1. A store never makes a request fail that a token request could have served: whatever it raises,
    and however long it takes, this process goes on with its own memory and its own token requests,
-   says so once, and tries the store again later.
+   says so once, and leaves the store alone for a while. Reading and writing are left alone
+   separately, as a replica can be read. One caller tries it again, while the others go on without.
+   No caller loses more than `_PATIENCE` to a store, once before and once after waiting for others.
 2. One process at a time asks for the token of a key: whoever has the lease. The others look again
-   and again until the token is there, the lease is free, or its time is up.
+   and again until the token is there, the lease is free, or twice its time is over. Whoever waits
+   for a lease has no turn, and a refresh ahead does not wait at all: it is tried again later.
 3. A lease ends by itself. A process that outlives its lease does no harm: there is then one token
-   request more, and the token that was asked for last is kept.
+   request more, and the token that was asked for last is kept, by that process as well. A caller
+   that is cancelled gives its lease back, also one that gets it only after that.
 4. A token of an earlier generation is not used. Generations are looked at along with every look
    into the store, and otherwise every `_LOOK_EVERY` seconds in the background; a process that was
-   idle for longer looks before it presents a token.
-5. What comes out of a store is judged by the same clocks as any other token.
+   idle for longer looks before it presents a token. While the store fails, nobody waits for that.
+5. What comes out of a store is judged by the same clocks as any other token, and by the store's own
+   if it has one: of two ages the greater counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self, TypeVar
 
 from cachetools import LRUCache
 
@@ -29,12 +34,32 @@ from resource_tokens._locks import SafeLock
 from resource_tokens.events import EventName, Events
 from resource_tokens.exceptions import ResourceTokensError
 from resource_tokens.oauth.token_endpoint import TokenRequest
-from resource_tokens.stores import Generation, StoredToken, TokenStore, UnreadableEntryError
-from resource_tokens.tokens import CachedToken, Freshness
+from resource_tokens.stores import (
+    Generation,
+    MemoryTokenStore,
+    StoredToken,
+    TokenStore,
+    UnreadableEntryError,
+)
+from resource_tokens.tokens import CachedToken, Freshness, TokenKey
 
-__all__ = ["Sharing"]
+__all__ = ["Sharing", "Visit"]
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Standing:
+    """
+    How one kind of work with the store goes.
+
+    Attributes:
+        failures: How often it has failed since it last worked.
+        again_at: Until when it is left alone, if it has.
+    """
+
+    failures: int = 0
+    again_at: float = 0.0
 
 
 class Sharing:
@@ -45,79 +70,33 @@ class Sharing:
     def __init__(
         self,
         store: TokenStore,
+        memory: MemoryTokenStore,
         events: Events,
         surroundings: Surroundings,
         on_forgotten: Callable[[str], object],
     ) -> None:
         self._store = store
+        self._memory = memory
         self._events = events
         self._in = surroundings
         self._on_forgotten = on_forgotten
         self._lock = SafeLock()
         # All guarded by _lock.
         self._known: LRUCache[str, Generation] = LRUCache(4096)
+        self._unreadable: LRUCache[TokenKey, bool] = LRUCache(256)
         self._looked_at = surroundings.clock()
         self._look_until = 0.0
-        self._failures = 0
-        self._up_again_at = 0.0
+        self._reading = _Standing()
+        self._writing = _Standing()
+        self._said = False
 
-    async def found(self, request: TokenRequest, io: IO) -> CachedToken | None:
-        """
-        The token that another process has left there, if it can still be used.
-        """
-        resource = request.resource.identifier
-        loaded = await self._attempt(request, io, lambda: self._store.load(request.key, resource))
-        if loaded is None:
-            return None
-        self._learn(resource, loaded.generation)
-        stored = loaded.stored
-        if stored is None or stored.generation != loaded.generation:
-            return None
-        clock, wall = self._in.clock(), self._in.wall_clock()
-        age = max(0.0, wall - stored.requested_wall)
-        lifetime = stored.token.expires_at.timestamp() - stored.requested_wall
-        freshness = Freshness.of(
-            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw
-        )
-        return CachedToken(stored.token, freshness) if clock < freshness.hard_at else None
-
-    @asynccontextmanager
-    async def lease(
+    def visit(
         self, request: TokenRequest, io: IO, usable: Callable[[CachedToken], bool]
-    ) -> AsyncIterator[CachedToken | None]:
+    ) -> Visit:
         """
-        A usable token that has come meanwhile, or the right to ask for one.
+        The way of one caller to a token.
         """
-        seconds = request.server.timeout.total_seconds() + _MARGIN
-        ends_at = self._in.clock() + seconds
-        pause = _FIRST_PAUSE
-        while True:
-            lease = await self._attempt(
-                request, io, lambda: _Lease(self._store.lease(request.key, seconds))
-            )
-            # Again: whoever had the lease may have saved a token since the last look.
-            found = await self.found(request, io)
-            if found is not None and not usable(found):
-                found = None
-            # Without the store, each process asks for itself.
-            if found or lease is None or lease.release or self._in.clock() >= ends_at:
-                break
-            await io.sleep(pause * (0.5 + self._in.draw()))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        try:
-            yield found
-        finally:
-            if lease is not None and lease.release is not None:
-                await self._attempt(request, io, lease.release, shielded=True)
-
-    async def save(
-        self, request: TokenRequest, cached: CachedToken, generation: Generation, io: IO
-    ) -> None:
-        """
-        Let the others have a token that was asked for in a generation.
-        """
-        stored = StoredToken(cached.token, cached.freshness.requested_wall, generation)
-        await self._attempt(request, io, lambda: self._store.save(request.key, stored))
+        return Visit(self, self._store, request, io, usable)
 
     def generation(self, resource: str) -> Generation:
         """
@@ -130,43 +109,36 @@ class Sharing:
         """
         Whether new generations have to be looked for before a token is presented.
         """
-        return now >= self._looked_at + 2 * _LOOK_EVERY and now >= self._up_again_at
+        return now >= self._looked_at + 2 * _LOOK_EVERY and not self._reading.failures
 
     def claim_look(self, now: float) -> bool:
         """
         Whether it is time to look for them in the background, and nobody else is at it.
         """
-        if now < self._looked_at + _LOOK_EVERY or now < self._up_again_at:
+        if now < self._looked_at + _LOOK_EVERY or now < self._look_until:
             return False
         with self._lock:
             mine = now >= self._look_until
-            if mine:
-                self._look_until = now + 2 * _PATIENCE
+            self._look_until = max(now + 2 * _PATIENCE, self._reading.again_at)
         return mine
 
-    async def look(self, request: TokenRequest, io: IO, resources: set[str]) -> None:
+    async def look(self, request: TokenRequest, io: IO) -> None:
         """
-        Look for new generations.
+        Look for new generations of the resources that there are tokens of.
 
         Args:
             request: What made it due.
             io: How to wait.
-            resources: Those that there are tokens of.
         """
-        named, now = sorted(resources), self._in.clock()
-        found = await self._attempt(request, io, lambda: self._store.generations(named))
-        if found is not None:
+        named, now = sorted(self._memory.resources()), self._in.clock()
+
+        def work() -> None:
+            for resource, generation in zip(named, self._store.generations(named), strict=True):
+                self._learn(resource, generation)
             with self._lock:
                 self._looked_at = now
-            for resource, generation in zip(named, found, strict=True):
-                self._learn(resource, generation)
 
-    def _learn(self, resource: str, generation: Generation) -> None:
-        with self._lock:
-            known = self._known.get(resource, Generation())
-            self._known[resource] = generation
-        if known != generation:
-            self._on_forgotten(resource)
+        await self.attempt(request, io, work, _PATIENCE)
 
     async def forget(self, resource: str | None, io: IO) -> None:
         """
@@ -187,52 +159,257 @@ class Sharing:
                 "forget() again when the store is back."
             )
 
-    async def _attempt(
+    def load(self, request: TokenRequest) -> CachedToken | None:
+        """
+        The token that another process has left there, if it can still be used. It blocks, and
+        raises whatever the store does.
+        """
+        resource = request.resource.identifier
+        loaded = self._store.load(request.key, resource)
+        self._learn(resource, loaded.generation)
+        with self._lock:
+            self._unreadable.pop(request.key, None)
+        if loaded.stored is None or loaded.stored.generation != loaded.generation:
+            return None
+        cached = self._judged(loaded.stored)
+        return cached if self._in.clock() < cached.freshness.hard_at else None
+
+    def _judged(self, stored: StoredToken) -> CachedToken:
+        clock, wall = self._in.clock(), self._in.wall_clock()
+        age = max(0.0, stored.age, wall - stored.requested_wall)
+        lifetime = stored.lifetime
+        freshness = Freshness.of(
+            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw
+        )
+        # By this machine's clock, as with a token that was asked for here.
+        expires_at = datetime.fromtimestamp(wall - age + lifetime, UTC)
+        return CachedToken(replace(stored.token, expires_at=expires_at), freshness)
+
+    def _learn(self, resource: str, generation: Generation) -> None:
+        with self._lock:
+            known = self._known.get(resource)
+            self._known[resource] = generation
+        if known is None:
+            # Nothing has been forgotten by a process that has nothing yet.
+            known = Generation() if resource in self._memory.resources() else generation
+        if known != generation:
+            self._on_forgotten(resource)
+
+    async def attempt(
         self,
         request: TokenRequest,
         io: IO,
         work: Callable[[], T],
+        limit: float,
         *,
+        writes: bool = False,
         shielded: bool = False,
     ) -> T | None:
         """
-        Do something with the store; `None` if it fails (rule 1).
+        Do something with the store, within so many seconds; `None` if it fails (rule 1).
         """
-        with self._lock:
-            if self._in.clock() < self._up_again_at:
-                return None
-        try:
-            result = await io.run(work, _PATIENCE, shielded=shielded)
-        except UnreadableEntryError as error:
-            self._report(request, "store_failed", str(error))
+        standing = self._writing if writes else self._reading
+        claimed = self._claim(standing)
+        if claimed is None:
             return None
-        except Exception as error:  # noqa: BLE001 - whatever a store raises
-            failure = type(error).__name__
-        else:
+        try:
+            result = await io.run(work, limit, shielded=shielded)
+        except UnreadableEntryError as error:
+            # It is there, and answers.
+            self._worked(request, standing, claimed)
             with self._lock:
-                recovered, self._failures = self._failures > 0, 0
-            if recovered:
-                self._report(request, "store_recovered")
+                first = request.key not in self._unreadable
+                self._unreadable[request.key] = True
+            if first:
+                self._report(request, "store_failed", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a store raises
+            self._failed(request, standing, claimed, type(error).__name__)
+        else:
+            self._worked(request, standing, claimed)
             return result
+        return None
+
+    def _claim(self, standing: _Standing) -> int | None:
+        """
+        How often it has failed; `None` if it is to be left alone.
+        """
+        now, reading = self._in.clock(), self._reading
         with self._lock:
-            self._failures += 1
-            first = self._failures == 1
-            pause = min(2.0 ** (self._failures - 1), _LONGEST_ABSENCE) * (0.5 + self._in.draw())
-            self._up_again_at = self._in.clock() + pause
+            if reading.failures and standing is not reading and now < reading.again_at:
+                return None
+            if standing.failures:
+                if now < standing.again_at:
+                    return None
+                # The others wait for what becomes of this try.
+                standing.again_at = now + _PATIENCE
+            return standing.failures
+
+    def _worked(self, request: TokenRequest, standing: _Standing, claimed: int) -> None:
+        with self._lock:
+            # Or else it began before a failure, and says nothing of what is now.
+            if standing.failures == claimed:
+                standing.failures = 0
+            back = self._said and not (self._reading.failures or self._writing.failures)
+            self._said = self._said and not back
+        if back:
+            self._report(request, "store_recovered")
+
+    def _failed(
+        self, request: TokenRequest, standing: _Standing, claimed: int, failure: str
+    ) -> None:
+        with self._lock:
+            # All who were at it when it failed are one failure.
+            if standing.failures != claimed:
+                return
+            standing.failures += 1
+            pause = min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE) * (0.5 + self._in.draw())
+            standing.again_at = self._in.clock() + pause
+            first = not self._said
+            self._said = True
         if first:
             self._report(request, "store_failed", failure)
-        return None
+
+    def pause(self, seconds: float) -> float:
+        """
+        About so many seconds: all who wait would otherwise look at the same moment.
+        """
+        return seconds * (0.5 + self._in.draw())
+
+    def now(self) -> float:
+        """
+        The time by the clock of the cache.
+        """
+        return self._in.clock()
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
 
 
-class _Lease(NamedTuple):
+class Visit:
     """
-    An answer of the store: how to give the lease back, if it was given.
+    The way of one caller to a token; as an async context manager, the time in which it asks.
     """
 
-    release: Callable[[], object] | None
+    def __init__(
+        self,
+        sharing: Sharing,
+        store: TokenStore,
+        request: TokenRequest,
+        io: IO,
+        usable: Callable[[CachedToken], bool],
+    ) -> None:
+        self._sharing = sharing
+        self._store = store
+        self._request = request
+        self._io = io
+        self._usable = usable
+        self._seconds = request.server.timeout.total_seconds() + _MARGIN
+        self._waits_until: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._lost = 0.0
+        self._lease: _Lease | None = None
+        self._generation = Generation()
+
+    async def found(self) -> CachedToken | None:
+        """
+        A token that another process has left, if it is of use.
+        """
+        found = await self._attempt(lambda: self._sharing.load(self._request))
+        self._generation = self._sharing.generation(self._request.resource.identifier)
+        return found if found is not None and self._usable(found) else None
+
+    async def may_ask(self) -> bool:
+        """
+        Take the lease, if nobody has it. Without the store, everybody asks.
+        """
+        if self._waits_until is not None and self._sharing.now() >= self._waits_until:
+            return True
+        self._lease = _Lease(lambda: self._store.lease(self._request.key, self._seconds))
+        taken = await self._attempt(self._lease.take, writes=True)
+        return taken is None or taken
+
+    async def save(self, cached: CachedToken) -> CachedToken | None:
+        """
+        Let the others have a token that was asked for after the last look.
+
+        Returns:
+            What they have instead, if somebody has asked for one later.
+        """
+        freshness = cached.freshness
+        age = self._sharing.now() - freshness.requested_at
+        stored = StoredToken(cached.token, freshness.requested_wall, self._generation, age)
+        kept = await self._attempt(
+            lambda: self._store.save(self._request.key, stored), writes=True
+        )
+        return await self.found() if kept is False else None
+
+    async def pause(self) -> None:
+        """
+        Wait for whoever has the lease, for a moment.
+        """
+        if self._waits_until is None:
+            self._waits_until = self._sharing.now() + 2 * self._seconds
+        await self._io.sleep(self._sharing.pause(self._pause))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._lost = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        release = None if self._lease is None else self._lease.end()
+        # A coroutine that is thrown away cannot await: the lease ends by itself then.
+        if release is not None and kind is not GeneratorExit:
+            await self._attempt(release, writes=True, shielded=True)
+
+    async def _attempt(
+        self, work: Callable[[], T], *, writes: bool = False, shielded: bool = False
+    ) -> T | None:
+        left, began = _PATIENCE - self._lost, self._sharing.now()
+        if left <= 0:
+            return None
+        try:
+            return await self._sharing.attempt(
+                self._request, self._io, work, left, writes=writes, shielded=shielded
+            )
+        finally:
+            self._lost += self._sharing.now() - began
+
+
+class _Lease:
+    """
+    A lease that is taken by a thread, which may outlive whoever wants it.
+    """
+
+    __slots__ = ("_lock", "_over", "_release", "_take")
+
+    def __init__(self, take: Callable[[], Callable[[], object] | None]) -> None:
+        self._take = take
+        self._lock = SafeLock()
+        # Both guarded by _lock.
+        self._release: Callable[[], object] | None = None
+        self._over = False
+
+    def take(self) -> bool:
+        """
+        Take it, unless somebody else has it.
+        """
+        release = self._take()
+        with self._lock:
+            over = self._over
+            self._release = None if over else release
+        if over and release is not None:
+            release()
+        return release is not None
+
+    def end(self) -> Callable[[], object] | None:
+        """
+        How to give it back, if it was taken. If it is still being taken, it is given back then.
+        """
+        with self._lock:
+            self._over = True
+            release, self._release = self._release, None
+        return release
 
 
 _MARGIN = 5.0

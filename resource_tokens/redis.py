@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -14,6 +15,7 @@ import redis.backoff
 import redis.cluster
 import redis.exceptions
 import redis.retry
+from redis.lock import Lock
 
 from resource_tokens._sealing import Sealer
 from resource_tokens.exceptions import ConfigurationError
@@ -31,16 +33,15 @@ class RedisTokenStore:
     Whoever can read there learns neither a token nor what it is for: entries are sealed, and
     their names are keyed hashes. Whoever has one of the keys can use all tokens.
 
-    The server needs `GET`, `SET`, `HMGET`, `EVALSHA`, `EVAL` and `SCRIPT LOAD`. Give it memory for
-    the tokens and a policy that evicts, such as `allkeys-lru`: what is evicted is asked for again.
+    The user of the server needs `GET`, `SET`, `PTTL`, `HMGET`, `EVALSHA` and `SCRIPT LOAD`, and in
+    scripts `GET`, `SET`, `DEL`, `TIME`, `PTTL`, `HINCRBY`, `HLEN`, `HGET` and `HSET`.
 
     Args:
         url: Where it is, such as `rediss://user:password@redis.example.com:6380/0`; or a client
             of redis-py, for a cluster, sentinels or options of your own. No asyncio client: it
             would belong to one event loop.
         keys: What entries are sealed with, from `resource_tokens.stores.new_key()`. The first one
-            seals, all of them open. To replace a key put the new one first, everywhere, and take
-            the old one out a day later.
+            is used; the others are for replacing it one process after the other.
         prefix: What the names of all entries begin with.
 
     Raises:
@@ -79,31 +80,36 @@ class RedisTokenStore:
         See `TokenStore`. One round trip.
         """
         pipeline = self._client.pipeline(transaction=False)
+        # In this order: a token that is replaced in between looks older than it is, and not newer.
+        pipeline.pttl(self._entry(key))
         pipeline.get(self._entry(key))
         pipeline.hmget(self._generations, [_ALL, self._sealer.name("resource", resource)])
-        entry, counts = pipeline.execute()
+        left, entry, counts = pipeline.execute()
         generation = _generation(*counts)
         if entry is None:
             return Loaded(None, generation)
-        return Loaded(self._sealer.open(key, entry.partition(b":")[2]), generation)
+        stored = self._sealer.open(key, entry.partition(b":")[2])
+        return Loaded(replace(stored, age=stored.lifetime - max(left, 0) / 1000), generation)
 
-    def save(self, key: TokenKey, stored: StoredToken) -> None:
+    def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
         See `TokenStore`.
         """
-        # In clear, so that the server can compare it: when the token was asked for.
-        stamp = int(stored.requested_wall * 1000)
-        entry = b"%d:%b" % (stamp, self._sealer.seal(key, stored))
-        expires_at = int(stored.token.expires_at.timestamp() * 1000)
-        self._save(keys=[self._entry(key)], args=[stamp, entry, expires_at])
+        age, lifetime = int(stored.age * 1000), int(stored.lifetime * 1000)
+        sealed = self._sealer.seal(key, stored)
+        return bool(self._save(keys=[self._entry(key)], args=[age, lifetime, sealed]))
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
         """
-        See `TokenStore`. A `Lock` of redis-py.
+        See `TokenStore`. A `Lock` of redis-py. One round trip.
         """
-        # Not kept by the thread: async callers give it back from another one.
         lock = self._client.lock(
-            f"{self._entry(key)}:lease", timeout=seconds, blocking=False, thread_local=False
+            f"{self._entry(key)}:lease",
+            timeout=seconds,
+            blocking=False,
+            # It is given back from another thread.
+            thread_local=False,
+            lock_class=_Lock,
         )
 
         def release() -> None:
@@ -125,8 +131,9 @@ class RedisTokenStore:
         """
         See `TokenStore`.
         """
-        name = _ALL if resource is None else self._sealer.name("resource", resource)
-        self._forget(keys=[self._generations], args=[name, _ALL, _MAX_GENERATIONS])
+        # By the names of all keys: those who have another one first shall know as well.
+        names = [_ALL] if resource is None else self._sealer.names("resource", resource)
+        self._forget(keys=[self._generations], args=[_ALL, _MAX_GENERATIONS, *names])
 
     def _entry(self, key: TokenKey) -> str:
         return f"{self._prefix}:{self._sealer.name('token', key)}"
@@ -139,14 +146,30 @@ class RedisTokenStore:
         return f"RedisTokenStore(prefix={self._prefix!r})"
 
 
+class _Lock(Lock):
+    """
+    A lock that is had even if the answer that said so was lost, and the command sent again.
+    """
+
+    def do_acquire(self, token: str) -> bool:
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.set(self.name, token, nx=True, px=int((self.timeout or 0) * 1000))
+        pipeline.get(self.name)
+        return bool(pipeline.execute()[1] == token)
+
+
 def _connected(url: str) -> redis.Redis:
     try:
         return redis.Redis.from_url(
             url,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
-            # Once more, for a connection that was closed while it was idle.
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
+            # Once more, for a connection that was closed while it was idle. What takes too long
+            # would take too long again.
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1, (redis.ConnectionError,)),
+            # A new connection says nothing but who it is.
+            protocol=2,
+            driver_info=None,
         )
     except (ValueError, TypeError):
         # Not shown: it can hold a password.
@@ -160,26 +183,34 @@ def _generation(of_all: bytes | None, of_resource: bytes | None) -> Generation:
     return Generation(int(of_all or 0), int(of_resource or 0))
 
 
-# Keep an entry, unless the one there was asked for later.
+# Keep an entry, unless the one there was asked for later. When that was is by the clock of the
+# server, for those of the machines differ; it stands before the entry. A time that has not come
+# yet is nobody's.
 _SAVE = """
-local current = redis.call('GET', KEYS[1])
-if current then
-    local stamp = tonumber(string.match(current, '^%d+'))
-    if stamp and stamp > tonumber(ARGV[1]) then
-        return 0
-    end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local asked_at, left = now - ARGV[1], ARGV[2] - ARGV[1]
+local there = redis.call('GET', KEYS[1])
+local stamp = there and tonumber(string.match(there, '^%d+'))
+if stamp and asked_at < stamp and stamp <= now then
+    return 0
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+if left <= 0 then
+    return 1
+end
+redis.call('SET', KEYS[1], string.format('%.0f:', asked_at) .. ARGV[3], 'PX', left)
 return 1
 """
 
 # Begin a generation. Too many of them are replaced by one of all.
 _FORGET = """
-redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
-if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[3]) then
-    local all = tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or '0') + 1
+for number = 3, #ARGV do
+    redis.call('HINCRBY', KEYS[1], ARGV[number], 1)
+end
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
+    local all = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') + 1
     redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], ARGV[2], all)
+    redis.call('HSET', KEYS[1], ARGV[1], all)
 end
 return 1
 """

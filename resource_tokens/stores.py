@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from cachetools import LRUCache
@@ -47,13 +47,24 @@ class StoredToken:
 
     Attributes:
         token: The token.
-        requested_wall: When it was asked for, in seconds since the epoch.
+        requested_wall: When it was asked for, in seconds since the epoch, by the clock of the
+            machine that did.
         generation: The generation of its resource when it was asked for.
+        age: Seconds since it was asked for, as far as whoever hands it over can tell: by the
+            clock of the store, where it has one that is not that of this machine.
     """
 
     token: AccessToken
     requested_wall: float
     generation: Generation
+    age: float = field(default=0.0, compare=False)
+
+    @property
+    def lifetime(self) -> float:
+        """
+        Seconds from asking for it to its expiry.
+        """
+        return self.token.expires_at.timestamp() - self.requested_wall
 
 
 class Loaded(NamedTuple):
@@ -80,9 +91,9 @@ class TokenStore(Protocol):
     """
     Where several processes keep their tokens, such as `RedisTokenStore` and `FileTokenStore`.
 
-    All methods can block, for a short while: async callers call them in a thread. Whatever they
-    raise costs nobody a token; it is an event, and the store is left alone for a while. A store
-    keeps what can be used by whoever reads it, so it has to be sealed.
+    All methods can block for a short while, and are called from many threads. Whatever they raise
+    costs nobody a token; it is an event, and the store is left alone for a while. A store keeps
+    what can be used by whoever reads it, so it has to be sealed.
     """
 
     def load(self, key: TokenKey, resource: str) -> Loaded:
@@ -94,10 +105,14 @@ class TokenStore(Protocol):
         """
         ...
 
-    def save(self, key: TokenKey, stored: StoredToken) -> None:
+    def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
         Keep a token under this key until it expires, unless the one there was asked for later.
+
+        Returns:
+            Whether it is kept.
         """
+        ...
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
         """

@@ -132,6 +132,7 @@ def test_every_public_method_is_documented() -> None:
 
 LOCAL_IMPORTS = {
     ("_io.py", "anyio"),
+    ("_io.py", "anyio.lowlevel"),
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),

@@ -165,7 +165,8 @@ def test_what_is_read_of_a_document() -> None:
     )
 
     assert found is not None
-    assert ((LOGIN,), {"a", "b"}) == (found.authorization_servers, found.scopes_supported)
+    assert (LOGIN,) == found.authorization_servers
+    assert frozenset({"a", "b"}) == found.scopes_supported
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "a", {}, [5], ["a", None]])

@@ -72,9 +72,11 @@ def test_an_entry_expires_with_its_token(valkey: ValkeyServer) -> None:
     """
     P10: the server itself drops it.
     """
-    soon = datetime.now(UTC) + timedelta(seconds=100)
-    store(valkey).save(HERE, token(expires_at=soon))
-    store(valkey).save(THERE, token(expires_at=soon - timedelta(seconds=200)))
+    now = datetime.now(UTC)
+    soon, past = now + timedelta(seconds=100), now - timedelta(seconds=100)
+    store(valkey).save(HERE, token(requested_at=now.timestamp(), expires_at=soon))
+    gone = token(requested_at=past.timestamp() - 100, expires_at=past)
+    store(valkey).save(THERE, replace(gone, age=200.0))
 
     with closing(valkey.client()) as client:
         (name,) = client.keys("*")
@@ -147,19 +149,20 @@ def test_garbage_is_said_and_overwritten(valkey: ValkeyServer, garbage: bytes) -
 
 def test_keys_are_replaced_one_after_the_other(valkey: ValkeyServer) -> None:
     """
-    New ones seal, old ones open, and a stranger's does neither.
+    Each key has entries of its own, so nobody comes across what he cannot open; and whoever
+    forgets tells those with another key first as well.
     """
     old, new = new_key(), new_key()
-    store(valkey, old).save(HERE, token("of the old"))
-    rolling = store(valkey, new, old)
+    before, rolling, after = store(valkey, old), store(valkey, new, old), store(valkey, new)
+    before.save(HERE, token("of the old"))
+    assert rolling.load(HERE, ORDERS).stored is None
 
-    opened = rolling.load(HERE, ORDERS).stored
-    assert opened is not None
-    assert "of the old" == opened.token.reveal()
-    rolling.save(HERE, token("of the new", 2e9))
-    assert token("of the new", 2e9) == rolling.load(HERE, ORDERS).stored
-    with pytest.raises(UnreadableEntryError):
-        store(valkey, old).load(HERE, ORDERS)
+    rolling.save(HERE, token("of the new"))
+    assert token("of the new") == after.load(HERE, ORDERS).stored
+    assert token("of the old") == before.load(HERE, ORDERS).stored
+    rolling.forget(ORDERS)
+    assert Generation(0, 1) == before.load(HERE, ORDERS).generation
+    assert Generation(0, 1) == after.load(HERE, ORDERS).generation
     assert store(valkey, new_key()).load(HERE, ORDERS).stored is None
 
 
