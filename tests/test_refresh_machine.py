@@ -375,7 +375,10 @@ class WatchedStore(MemoryTokenStore):
         self._world.expected = dict(self._tokens)
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
+        before = self.contents()
         dropped = super().forget(matches)
+        for key in before.keys() - self._tokens.keys():
+            self._world.dropping(before[key])
         self._world.expected = dict(self._tokens)
         return dropped
 
@@ -409,6 +412,7 @@ class World:
         self.events: list[TokenEvent] = []
         self.expected: dict[TokenKey, CachedToken] = {}
         self.threads_available = True
+        self.forgetting = False
         self._numbers = 0
         self.forgotten: dict[str | None, int] = {}
         self.set_back = 0
@@ -485,7 +489,9 @@ class World:
 
     def forget(self, request: TokenRequest | None) -> None:
         resource = None if request is None else request.resource.identifier
+        self.forgetting = True
         run_to_end(self.acquirer.forget(resource, self.thread_io))
+        self.forgetting = False
         self.forgotten[resource] = self.count()
         for each in REQUESTS if request is None else [request]:
             self.refused_until.pop(each.key, None)
@@ -662,6 +668,13 @@ class World:
         # What was refused after `forget` does not stop who came before it.
         bound = self._forgotten_at(request) < actor.number and not actor.late
         if first and actor.purpose == "get" and bound:
+            current = self.store.peek(request.key)
+            # The leader has looked again: nobody asks for what is there.
+            assert (
+                current is None
+                or self.left(current.token) <= actor.min_ttl + MOMENT
+                or self.disturbed > actor.number
+            )
             assert self.refused_until.get(request.key, 0.0) <= self.mono
         if first and actor.purpose == "ahead" and bound:
             self._ahead(request)
@@ -711,6 +724,13 @@ class World:
         """
         issue = self.issues[cached.token.reveal()]
         assert issue.request.key == key
+
+    def dropping(self, cached: CachedToken) -> None:
+        """
+        A token is dropped because it was asked for before `forget`, and for no other reason.
+        """
+        issue = self.issues[cached.token.reveal()]
+        assert self.forgetting or issue.sending.number < self._forgotten_at(issue.request)
 
     def _shown(self, actor: Actor, cached: CachedToken) -> None:
         """
@@ -802,6 +822,11 @@ class RefreshMachine(RuleBasedStateMachine):
         request, token = self.world.served[which % len(self.world.served)]
         for colour in crowd:
             self.world.reject(request, token, colour)
+
+    @precondition(lambda self: self.world.served and len(self.world.actors) < CROWDED)
+    @rule(colour=COLOURS)
+    def an_old_token_is_rejected(self, colour: Colour) -> None:
+        self.world.reject(*self.world.served[0], colour)
 
     @precondition(lambda self: self.world.due())
     @rule(which=ANY)
@@ -936,6 +961,57 @@ def test_a_refresh_ahead_that_had_to_wait_looks_again() -> None:
     ahead.go_on()
 
     assert [] == world.actors
+
+
+def test_a_rejected_token_that_was_replaced_is_not_renewed_again() -> None:
+    """
+    P8, T7: whoever was rejected with the old token gets the new one, without a request.
+    """
+    world = World(0.0)
+    world.call(REQUESTS[0], "task", 0.0)
+    world.answer(world.sending()[0], "token 3600")
+    world.reject(*world.served[0], "task")
+    world.answer(world.sending()[0], "token 3600")
+    world.let_time_pass(20.0)
+    world.reject(*world.served[0], "task")
+
+    assert [] == world.actors
+    assert world.served[1] == world.served[2]
+
+
+def test_a_refresh_ahead_leaves_it_to_who_is_at_it() -> None:
+    """
+    P6: a renewal after a 401 is under way when it is started.
+    """
+    world = World(0.5)
+    world.call(REQUESTS[0], "task", 0.0)
+    world.answer(world.sending()[0], "token 3600")
+    world.let_time_pass(3300.0)
+    world.call(REQUESTS[0], "task", 0.0)
+    world.reject(*world.served[0], "task")
+    ahead = next(actor for actor in world.actors if actor.purpose == "ahead")
+    ahead.go_on()
+
+    assert 1 == len(world.sending())
+    world.answer(world.sending()[0], "token 3600")
+    assert [] == world.actors
+
+
+def test_who_waited_for_a_cancelled_leader_looks_again() -> None:
+    """
+    P6, T2: a third caller may have been quicker, and has brought a token for all.
+    """
+    world = World(0.0)
+    for _ in range(2):
+        world.call(REQUESTS[0], "task", 0.0)
+    leader, waiter = world.actors
+    leader.resume(error=Cancelled())
+    world.call(REQUESTS[0], "thread", 0.0)
+    world.answer(world.sending()[0], "token 3600")
+    waiter.go_on()
+
+    assert [] == world.actors
+    assert 1 == len(world.issues)
 
 
 def test_a_pause_that_is_made_longer_is_kept() -> None:
