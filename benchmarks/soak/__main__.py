@@ -36,7 +36,8 @@ class Outcome:
 
     Attributes:
         expired: Requests that were sent with an expired token.
-        overtaken: Requests that were on their way for longer than their token had left.
+        overtaken: Requests that were on their way for longer than their token had left, as happens
+            on a machine with too much to do.
         ideal: Token requests if each token were used until its soft window, and each failure
             made up for once.
         traced: Growth of what Python objects take in one process, in bytes.
@@ -49,6 +50,7 @@ class Outcome:
     expired: int
     overtaken: int
     strayed: int
+    refused: int
     failed_with_a_token: int
     failed_without: int
     token_requests: int
@@ -66,6 +68,7 @@ class Outcome:
             "0 requests with an expired token": self.expired == 0,
             "0 requests with a token for something else": self.strayed == 0,
             "0 requests failed while a token was good": self.failed_with_a_token == 0,
+            "0 requests refused that were not overtaken": self.refused <= self.overtaken,
             "token requests within 1.2 times the ideal": self.token_requests <= 1.2 * self.ideal,
             "Python objects within 256 KiB": self.traced <= 256 * 1024,
             "resident memory within 4 MiB": self.resident <= 4 * 1024 * 1024,
@@ -140,6 +143,7 @@ def run(seconds: float) -> tuple[Outcome, list[Report], Counter[str]]:
         expired=shown.get("expired", 0),
         overtaken=shown.get("overtaken", 0),
         strayed=shown.get("not for here", 0),
+        refused=counts["refused"],
         failed_with_a_token=counts["failed while a token was good"],
         failed_without=counts["failed without a token"],
         token_requests=issued.get("token requests", 0),

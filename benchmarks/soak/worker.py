@@ -122,7 +122,7 @@ class _Crowd:
                     self._failed(good, str(error))
                     time.sleep(0.01)
                 else:
-                    self._answered(good, status)
+                    self._answered(status)
 
     async def asend_all(self, library: Any) -> None:
         """
@@ -145,7 +145,7 @@ class _Crowd:
                 self._failed(good, str(error))
                 await anyio.sleep(0.01)
             else:
-                self._answered(good, status)
+                self._answered(status)
 
     def _is_good(self, url: str) -> bool:
         """
@@ -157,12 +157,9 @@ class _Crowd:
         assert resource is not None
         return cache._cached(cache._request_for(resource), ABOUT_TO_END) is not None
 
-    def _answered(self, good: bool, status: int) -> None:
-        if status == 200:
-            with self._lock:
-                self.report.counts["let in"] += 1
-        else:
-            self._failed(good, f"status {status}")
+    def _answered(self, status: int) -> None:
+        with self._lock:
+            self.report.counts["let in" if status == 200 else "refused"] += 1
 
     def _failed(self, good: bool, why: str) -> None:
         when = "failed while a token was good" if good else "failed without a token"
