@@ -195,6 +195,8 @@ class Bindings:
         """
         A text without the live tokens in it.
         """
+        if len(text) < self.shortest:
+            return text
         for word, identity in self._find(text.encode("utf-8", "backslashreplace")).items():
             text = text.replace(word.decode("ascii"), f"<token for {identity.resource}>")
         return text

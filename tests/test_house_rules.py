@@ -31,7 +31,7 @@ RINGS = [
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
-    {"cache"},
+    {"cache", "logs"},
     {"auth", "guards", "inbound", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
 
