@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{rate:,.0f} requests a second; token requests: {ratio:.2f} times the ideal")
     for report in reports:
         print(f"  {report.colour:16} {report.counts['let in'] / outcome.seconds:,.0f} a second")
-    for failure, times in noted.most_common(5):
+    for failure, times in sorted(noted.items(), key=lambda item: ("good" not in item[0], -item[1]))[
+        :6
+    ]:
         print(f"  {times} times {failure}")
     for bound, kept in outcome.bounds.items():
         print(f"{'yes' if kept else 'NO ':3} {bound}")

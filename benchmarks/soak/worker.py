@@ -32,7 +32,8 @@ __all__ = ["COLOURS", "Report", "work"]
 
 COLOURS = ("httpx threads", "httpx asyncio", "httpx2 trio", "httpx2 threads")
 CROWD = 4
-ABOUT_TO_END = 0.1
+# How long a sender may be kept from running between its own look and that of the auth flow.
+ABOUT_TO_END = 0.25
 
 
 @dataclass
