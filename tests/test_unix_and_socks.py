@@ -133,7 +133,7 @@ def told(received: list[Received]) -> list[tuple[str, str, list[str]]]:
     The host that each request is for, its target, and the tokens in it, wherever they are.
     """
     return [
-        (*each.authority, each.request.target, list(dict.fromkeys(each.request.tokens())))
+        (each.authority[0], each.request.target, list(dict.fromkeys(each.request.tokens())))
         for each in received
     ]
 
