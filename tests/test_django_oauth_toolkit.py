@@ -5,7 +5,7 @@ implementation, with habits of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -27,7 +27,7 @@ from resource_tokens import (
     TokenEvent,
     TokenRequestError,
 )
-from resource_tokens.oauth.dialects import Dialect
+from resource_tokens.oauth.dialects import RFC8707, Dialect
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import Caller
 from tests.servers.django_provider import Application, DjangoProvider
@@ -61,14 +61,20 @@ def django(running: DjangoProvider) -> DjangoProvider:
     return running
 
 
-def auth_for(django: DjangoProvider, *names: str, **options: Any) -> ResourceTokenAuth:
+def auth_for(
+    django: DjangoProvider,
+    *names: str,
+    dialect: Dialect = RFC8707,
+    on_event: Callable[[TokenEvent], object] | None = None,
+    **resource: Any,
+) -> ResourceTokenAuth:
     """
     Each API under its own name, as the URL that is its identifier.
     """
-    destinations = [f"{django.apis}/{name}" for name in names]
-    server = options.pop("server", AuthorizationServer(issuer=django.issuer))
-    resources = {url: Resource(url, **options.pop("resource", {})) for url in destinations}
-    return ResourceTokenAuth(server, CLIENT_AUTH, resources, **options)
+    server = AuthorizationServer(issuer=django.issuer, dialect=dialect)
+    urls = [f"{django.apis}/{name}" for name in names]
+    resources = {url: Resource(url, **resource) for url in urls}
+    return ResourceTokenAuth(server, CLIENT_AUTH, resources, on_event=on_event)
 
 
 def tokens_at(django: DjangoProvider, name: str) -> set[str | None]:
@@ -156,11 +162,11 @@ def test_a_token_for_nothing_in_particular_is_good_everywhere(django: DjangoProv
     Even then we show it to the one API that it was asked for; and R9700-1: one auth object for
     both is an error of the configuration.
     """
-    mute = AuthorizationServer(issuer=django.issuer, dialect=Dialect(name="mute", target={}))
+    mute = Dialect(name="mute", target={})
     with pytest.raises(ConfigurationError, match="same words"):
-        auth_for(django, "orders", "billing", server=mute)
+        auth_for(django, "orders", "billing", dialect=mute)
     for name in ("orders", "billing"):
-        auth = auth_for(django, name, server=mute)
+        auth = auth_for(django, name, dialect=mute)
         with httpx2.Client(trust_env=False, auth=auth) as client:
             client.get(f"{django.apis}/{name}/7")
 
@@ -173,7 +179,7 @@ def test_whoever_wants_proof_of_the_audience_gets_no_token(django: DjangoProvide
     """
     P4, R9068-1: tokens of this server are opaque, so `verify_audience="require"` takes none.
     """
-    auth = auth_for(django, "orders", resource={"verify_audience": "require"})
+    auth = auth_for(django, "orders", verify_audience="require")
     with (
         httpx2.Client(trust_env=False, auth=auth) as client,
         pytest.raises(AudienceMismatchError, match="opaque"),
@@ -243,10 +249,11 @@ def test_a_scope_that_is_missing_is_asked_for_by_name(
     caller: Caller, django: DjangoProvider
 ) -> None:
     """
-    P8, R8707-13: the 403 goes back, as its challenge does not say what is missing; whoever knows
-    asks for it, in a token of its own.
+    P8, P11, RMCP-9: the 403 goes back, as its challenge does not say what is missing, although
+    more is allowed; whoever knows asks for it, in a token of its own.
     """
-    auth = auth_for(django, "orders")
+    events: list[TokenEvent] = []
+    auth = auth_for(django, "orders", on_event=events.append, max_scopes="read write")
     with caller.client(auth=auth) as client:
         refused = client.request("POST", f"{django.apis}/orders/7")
         again = client.request("POST", f"{django.apis}/orders/7")
@@ -254,6 +261,7 @@ def test_a_scope_that_is_missing_is_asked_for_by_name(
 
     assert (403, 403, 200) == (refused.status_code, again.status_code, allowed.status_code)
     assert 'error="insufficient_scope"' in refused.headers["WWW-Authenticate"]
+    assert 2 == [event.name for event in events].count("insufficient_scope")
     assert 2 == len(resources_asked_for(django))
 
 
