@@ -365,7 +365,7 @@ def test_metadata_that_drops_a_slash_is_about_another_resource(django: DjangoPro
 
 def test_an_issuer_that_nobody_has_listed_is_not_asked(django: DjangoProvider) -> None:
     """
-    R9728-9, RMCP-7: the API names a server that the credential is not from.
+    R9700-7, RMCP-7: the API names a server that the credential is not from.
     """
     orders = f"{django.apis}/orders"
     with LocalAuthorizationServer(clients={"worker": SECRET}) as ours:

@@ -382,7 +382,7 @@ def test_every_way_to_authenticate_gets_tokens_for_one_api_each(
     caller: Caller, ledger: OidcProvider, certificates: Path, client_id: str
 ) -> None:
     """
-    P3, R8707-8, R9700-7, R8705-1, R8705-5: a token, JWT or opaque, is good at its API and refused
+    P3, R7523-1, R8705-1, R8705-5, R21-1: a token, JWT or opaque, is good at its API and refused
     at the other; the server has seen the client prove itself in the way intended.
     """
     client_auth = CLIENT_AUTH[client_id](ledger, certificates)
@@ -632,7 +632,7 @@ def test_one_refresh_token_opens_each_api_with_a_token_of_its_own(
 
 def test_after_a_theft_the_grant_ends_with_all_its_tokens(ledger: OidcProvider) -> None:
     """
-    R9700-12: a thief has presented the refresh token before us. The server revokes the family, we
+    RFC 9700 4.14.2: a thief has presented the refresh token first. The server revokes the family, we
     are told so once and ask no more, and the thief's token is worth nothing either.
     """
     first = ledger.refresh_token("agent", GRANTED)
