@@ -38,9 +38,6 @@ EventName = Literal[
     "discovery_failed",
     "store_failed",
     "store_recovered",
-    "inbound_rejected",
-    "keys_loaded",
-    "keys_failed",
 ]
 
 
@@ -112,6 +109,5 @@ _ORDINARY = frozenset(
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
-        "keys_loaded",
     }
 )
