@@ -1,119 +1,96 @@
 """
-The command: `python -m benchmarks [--quick] [--only NAME] [--json FILE]`.
+The command: `python -m benchmarks [--quick] [--only NAME] [--json FILE] [--page]`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import (
     cache_lookup,
+    expiry,
     import_time,
     loopback_request,
     memory,
+    mock_request,
+    outage,
+    report,
+    short_lives,
     stampede,
+    strays,
+    threads,
     warm_request,
 )
-from benchmarks.measure import FULL, QUICK, Effort, Goal, Row, Spread
+from benchmarks.measure import FULL, QUICK, Effort, Row
+from benchmarks.peers import all_peers, versions
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
+    # With all peers.
     "warm-request": warm_request.measure,
-    "cache-lookup": cache_lookup.measure,
+    "threads": threads.measure,
     "stampede": stampede.measure,
-    "import-time": import_time.measure,
-    "loopback-request": loopback_request.measure,
+    "expiry": expiry.measure,
+    "outage": outage.measure,
+    "short-lives": short_lives.measure,
+    "strays": strays.measure,
     "memory": memory.measure,
+    "import-time": import_time.measure,
+    # This library alone.
+    "mock-request": mock_request.measure,
+    "loopback-request": loopback_request.measure,
+    "cache-lookup": cache_lookup.measure,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Measure, print the table, write the file.
+    Measure, print the tables, write what is asked for.
     """
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="to see that it runs, not to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--page", action="store_true", help=f"write them into {report.PAGE.name}")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="may be repeated")
     options = parser.parse_args(arguments)
 
+    # Everything is on this machine, so no proxy leads to it.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    environment = _environment()
     rows: list[Row] = []
     for name in options.only or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr)
         rows += BENCHMARKS[name](QUICK if options.quick else FULL)
 
-    environment = _environment()
-    print(", ".join(f"{name} {value}" for name, value in environment.items()), end="\n\n")
-    print(_table(rows))
-    print(*(f"\n{row.benchmark}, {row.case}: {row.note}." for row in rows if row.note), sep="")
+    for name, block in report.blocks(environment, rows).items():
+        print(f"{name}:", block, sep="\n\n", end="\n\n")
     if options.json is not None:
-        measured = [asdict(row) | {"met": row.met} for row in rows]
-        text = json.dumps({"environment": environment, "rows": measured}, indent=2)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        report.write(options.json, environment, rows)
+    if options.page:
+        report.write_page(environment, rows)
 
 
 def _environment() -> dict[str, str]:
-    libraries = {name: version(name) for name in ("httpx", "httpx2", "resource_tokens")}
-    return {"Python": platform.python_version(), "cores": str(os.cpu_count()), **libraries}
-
-
-def _table(rows: Iterable[Row]) -> str:
-    """
-    The rows in Markdown, in columns that line up.
-    """
-    lines = [_HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines)
-
-
-_HEADINGS = (
-    "benchmark",
-    "case",
-    "unit",
-    "median (quartiles)",
-    "baseline",
-    "extra (quartiles)",
-    "ratio (quartiles)",
-    "goal",
-    "met",
-)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        row.benchmark,
-        row.case,
-        row.unit,
-        _spread(row.spread, ",.1f"),
-        "" if row.baseline is None else f"{row.baseline.median:,.1f}",
-        _spread(row.extra, ",.2f"),
-        _spread(row.ratio, ".3f"),
-        _goal(row.goal),
-        "yes" if row.met else "NO",
-    )
-
-
-def _spread(spread: Spread | None, style: str) -> str:
-    if spread is None:
-        return ""
-    median, lower, upper = (
-        # Counts are whole.
-        format(value, ",d" if isinstance(value, int) else style)
-        for value in (spread.median, spread.lower, spread.upper)
-    )
-    return median if lower == upper else f"{median} ({lower} to {upper})"
-
-
-def _goal(goal: Goal) -> str:
-    return f"{goal.measure} {'=' if goal.exact else '<='} {goal.limit:,g}"
+    libraries = versions(all_peers())
+    machine = platform.machine()
+    with suppress(OSError):
+        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        machine += "".join(f", {name}" for name in re.findall(r"model name\s*: (.*)", cpus)[:1])
+    return {
+        "processor": machine,
+        "cores": str(os.cpu_count()),
+        "load before": ", ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "system": platform.system() + " " + platform.release(),
+        "Python": platform.python_version(),
+        **dict(sorted(libraries.items(), key=lambda library: library[0].lower())),
+    }
 
 
 if __name__ == "__main__":

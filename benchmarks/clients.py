@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from time import perf_counter
 from types import ModuleType
 from typing import Any
@@ -18,11 +18,24 @@ from typing import Any
 import httpx
 import httpx2
 
+from benchmarks import servers
 from benchmarks.measure import Effort, Goal, Row, Section, interleaved
+from benchmarks.peers import Peer
 from resource_tokens import AuthorizationServer, ClientSecretBasic, ResourceTokenAuth
 from resource_tokens.testing import LocalAuthorizationServer
 
-__all__ = ["BASELINE", "COLOURS", "CONTENDERS", "LIBRARIES", "Setting", "rows"]
+__all__ = [
+    "BASELINE",
+    "COLOURS",
+    "CONTENDERS",
+    "LIBRARIES",
+    "Setting",
+    "async_section",
+    "check",
+    "getter",
+    "rows",
+    "sync_section",
+]
 
 LIBRARIES: Mapping[str, ModuleType] = {"httpx": httpx, "httpx2": httpx2}
 COLOURS = {"sync": "Client", "async": "AsyncClient"}
@@ -41,7 +54,7 @@ class Setting:
     """
 
     authorization_server: LocalAuthorizationServer
-    client: Callable[..., Any]
+    client: type[Any]
     options: Mapping[str, Any]
     resources: Sequence[str]
     url: str
@@ -74,8 +87,11 @@ def rows(benchmark: str, case: str, setting: Setting, effort: Effort, goal: Goal
     Send warm requests with all contenders in turns, and compare each with the baseline.
     """
     with ExitStack() as stack:
+        section = async_section if setting.client.__name__ == "AsyncClient" else sync_section
         sections = {
-            name: stack.enter_context(_section(client(setting), setting.url, effort.requests))
+            name: stack.enter_context(
+                section(client(setting), repeat(setting.url), effort.requests)
+            )
             for name, client in CONTENDERS.items()
         }
         rounds = interleaved(sections, effort.rounds)
@@ -93,39 +109,64 @@ def _auth(setting: Setting) -> ResourceTokenAuth:
     return ResourceTokenAuth(server, client_auth, setting.resources)
 
 
-def _section(client: Any, url: str, size: int) -> Any:
-    asynchronous = hasattr(client, "aclose")
-    return (_async_section if asynchronous else _sync_section)(client, url, size)
-
-
 @contextmanager
-def _sync_section(client: Any, url: str, size: int) -> Iterator[Section]:
+def sync_section(client: Any, urls: Iterator[str], size: int) -> Iterator[Section]:
+    """
+    A section that sends a request to each of the next `size` URLs; the client is closed at the end.
+    """
+
     def section() -> float:
+        wanted = list(islice(urls, size))
         started = perf_counter()
-        for _ in repeat(None, size):
+        for url in wanted:
             client.get(url)
         return (perf_counter() - started) / size
 
-    with client:
-        _check(client.get(url))
+    with closing(client):
+        check(client.get(next(urls)))
         yield section
 
 
 @contextmanager
-def _async_section(client: Any, url: str, size: int) -> Iterator[Section]:
+def async_section(client: Any, urls: Iterator[str], size: int) -> Iterator[Section]:
+    """
+    The same with an async client, on asyncio.
+    """
+
     async def section() -> float:
+        wanted = list(islice(urls, size))
         started = perf_counter()
-        for _ in repeat(None, size):
+        for url in wanted:
             await client.get(url)
         return (perf_counter() - started) / size
 
+    async def first() -> None:
+        check(await client.get(next(urls)))
+
     with asyncio.Runner() as runner:
-        _check(runner.run(client.get(url)))
+        runner.run(first())
         yield lambda: runner.run(section())
         runner.run(client.aclose())
 
 
-def _check(response: Any) -> None:
-    scheme, _, token = response.request.headers["Authorization"].partition(" ")
-    if response.status_code != 200 or scheme != "Bearer" or not token:
-        raise RuntimeError("This client does not do what is to be measured.")
+@contextmanager
+def getter(peer: Peer, setting: servers.Setting) -> Iterator[Callable[[str], Any]]:
+    """
+    The `get` of a peer's client, for one request after another, run to its end if it is async.
+    """
+    if peer.blocking is not None:
+        with closing(peer.blocking(setting)) as client:
+            yield client.get
+    elif peer.asynchronous is not None:
+        with asyncio.Runner() as runner:
+            client = peer.asynchronous(setting)
+            yield lambda url: runner.run(client.get(url))
+            runner.run(client.aclose())
+
+
+def check(response: Any) -> None:
+    """
+    Raise if the request was not let in.
+    """
+    if response.status_code != 200:
+        raise RuntimeError(f"This client does not do what is to be measured: {response}.")

@@ -1,23 +1,19 @@
 """
-`import resource_tokens` against `import httpx`, in fresh processes.
+The import statement of a program that uses each of them, in fresh processes.
 """
 
 from __future__ import annotations
 
-import re
-import statistics
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, requires
+from functools import partial
 
 from benchmarks.measure import Effort, Goal, Row, interleaved
+from benchmarks.peers import STATIC, all_peers
 
 __all__ = ["measure"]
 
-BASELINE = "httpx"
-MODULES = ("resource_tokens",)
 GOAL = Goal("ratio", 1.5)
 
 
@@ -25,87 +21,38 @@ def measure(effort: Effort) -> Iterator[Row]:
     """
     The time of the import statement itself; the start of the interpreter would hide it.
     """
-    sections = {
-        module: lambda module=module: float(_run(_TIMED.format(module)).stdout)
-        for module in (BASELINE, *MODULES)
-    }
-    rounds = interleaved(sections, effort.processes)
-    for module in MODULES:
-        pairs = [(taken[module], taken[BASELINE]) for taken in rounds]
-        best, best_baseline = (min(times) for times in zip(*pairs, strict=True))
-        note = (
-            f"best {best * 1e3:.1f} ms against {best_baseline * 1e3:.1f} ms "
-            f"({best / best_baseline:.2f}x); {_on_top(module, min(effort.processes, 10))}"
-        )
-        case = f"import {module} / import {BASELINE}"
+    peers = all_peers()
+    sections = {str(peer): partial(_seconds, peer.imports, peer.stack) for peer in peers}
+    rounds = interleaved(sections, effort.processes, rehearsed=False)
+    for peer in peers:
+        static = f"{STATIC} ({peer.stack})"
         yield Row.compared(
             benchmark="import-time",
-            case=case,
-            contender=module,
+            case="import",
+            contender=str(peer),
             unit="ms",
-            rounds=pairs,
-            goal=GOAL,
-            note=note,
+            rounds=[(taken[str(peer)], taken[static]) for taken in rounds],
+            goal=GOAL if peer.is_ours else None,
+            ranked_by="median",
         )
 
 
-def _on_top(module: str, processes: int) -> str:
-    """
-    Which modules are imported that the baseline does not import, and the slowest of them.
-    """
-    baseline, ours = (set(_run(_LISTED.format(name)).stdout.split()) for name in (BASELINE, module))
-    taken = defaultdict(list)
-    for _ in range(processes):
-        report = _run(f"import {module}", "-X", "importtime").stderr
-        for own_time, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", report):
-            taken[name].append(int(own_time) / 1e3)
-    own_times = {name: statistics.median(taken[name]) for name in ours - baseline if name in taken}
-    slowest = sorted(own_times.items(), key=lambda item: -item[1])[:5]
-    return f"{len(ours - baseline)} modules on top, the slowest: " + ", ".join(
-        f"{name} {own_time:.1f} ms" for name, own_time in slowest
-    )
-
-
-def _run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _seconds(imports: str, stack: str) -> float:
+    # With None in `sys.modules`, an import raises ModuleNotFoundError, as where it is not
+    # installed. Some import httpx2 if it is there, and a program with httpx has no need of it.
+    absent = "" if stack == "httpx2" else "sys.modules['httpx2'] = None"
+    code = _TIMED.format(absent=absent, imports=imports)
     run = subprocess.run(
-        [sys.executable, "-I", *options, "-c", f"{_WITHOUT_EXTRAS}\n{code}"],
-        capture_output=True,
-        check=False,
-        text=True,
+        [sys.executable, "-I", "-c", code], capture_output=True, check=True, text=True
     )
-    if run.returncode != 0:
-        raise RuntimeError(f"A process to time an import in has failed:\n{run.stderr}")
-    return run
+    return float(run.stdout)
 
 
-def _optional_modules() -> list[str]:
-    """
-    What is installed here for development, and is not where somebody installs no extra.
-    """
-    optional = {
-        re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower()
-        for package in ("resource_tokens", "httpx")
-        for requirement in requires(package) or ()
-        if "extra ==" in requirement
-    }
-    return [
-        module
-        for module, distributions in packages_distributions().items()
-        if optional.intersection(distribution.lower() for distribution in distributions)
-    ]
-
-
-# With None in `sys.modules`, an import raises ModuleNotFoundError and `find_spec` returns None,
-# as for a module that is not installed. An import hook in `sys.meta_path` could do only the one or
-# the other, and a fresh virtual environment would need a package index.
-_WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({_optional_modules()!r}))"
 _TIMED = """
+import sys
 from time import perf_counter
+{absent}
 started = perf_counter()
-import {}
+{imports}
 print(perf_counter() - started)
-"""
-_LISTED = """
-import {}
-print(*(name for name, module in sys.modules.items() if module is not None))
 """

@@ -1,22 +1,18 @@
 """
-The memory that a cached token takes besides the token itself.
+The memory that tokens take, besides the tokens themselves.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import secrets
-import sys
 import tracemalloc
 from collections.abc import Iterator
-from concurrent.futures import Future
-from typing import Any
+from sys import getsizeof
 
+from benchmarks.clients import check, getter
 from benchmarks.measure import Effort, Goal, Row, Spread
-from resource_tokens import AuthorizationServer, ClientSecretBasic, Resource, TokenCache
-from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
-from resource_tokens.stores import MemoryTokenStore
+from benchmarks.peers import Peer, all_peers, ask
+from benchmarks.servers import Servers, Setting
 
 __all__ = ["measure"]
 
@@ -25,58 +21,47 @@ GOAL = Goal("median", 1536)
 
 def measure(effort: Effort) -> Iterator[Row]:
     """
-    All that a cache keeps: tokens, keys, lifetimes, and its bounded maps of requests and bindings.
+    What is there for each resource before the first request, and what each token adds.
 
-    Those maps hold fewer entries than the large case has tokens, and one for each in the small.
+    Every token is asked for in the library's own way. Where an object holds one token, there are
+    as many objects; the HTTP client below them is shared wherever the library allows.
     """
-    _bytes_per_token(10)
-    for tokens in (effort.tokens, effort.tokens // 10):
-        yield Row(
-            "memory",
-            f"{tokens:,} tokens",
-            "resource_tokens",
-            "bytes",
-            Spread.of(_bytes_per_token(tokens) for _ in range(3)),
-            GOAL,
-        )
+    with Servers() as servers:
+        for peer in all_peers():
+            if peer.lifetime is None:
+                continue
+            setting = servers.setting(*map(str, range(effort.kept)))
+            configured, cached = _bytes(peer, setting)
+            for case, kept, goal in (
+                ("each token", cached, GOAL if peer.is_ours else None),
+                ("each resource, before", configured, None),
+            ):
+                yield Row("memory", case, str(peer), "bytes", Spread.of([kept]), goal)
 
 
-def _bytes_per_token(tokens: int) -> float:
-    resources = [Resource(f"https://api-{number}.example.com/") for number in range(tokens)]
-    cache = TokenCache(
-        AuthorizationServer(token_endpoint="https://login.example.com/token"),
-        ClientSecretBasic("orders-worker", "secret"),
-        store=MemoryTokenStore(maxsize=20_000),
-    )
-    cache._blocking = _InstantServer()
+def _bytes(peer: Peer, setting: Setting) -> tuple[float, float]:
+    """
+    For each resource before the first request, and for each token.
+    """
+    first, *others = setting.resources
     gc.collect()
     tracemalloc.start()
     try:
-        for resource in resources:
-            cache.get(resource)
-        gc.collect()
-        kept, _ = tracemalloc.get_traced_memory()
+        with getter(peer, setting) as get:
+            configured = _traced()
+            # The first one is not counted: with it come a connection and much that is made late.
+            check(get(first))
+            before = _traced()
+            for url in others:
+                check(get(url))
+            after = _traced()
     finally:
         tracemalloc.stop()
-    themselves = sum(sys.getsizeof(cache.get(resource).reveal()) for resource in resources)
-    return (kept - themselves) / tokens
+    size = getsizeof(ask(setting, first))
+    return configured / len(setting.resources), (after - before) / len(others) - size
 
 
-class _InstantServer:
-    """
-    In the place of the network: a new token for every request.
-    """
-
-    blocking = True
-
-    async def send(self, request: HTTPRequest, server: AuthorizationServer) -> HTTPAnswer:
-        del request, server
-        response = {
-            "access_token": secrets.token_urlsafe(600),
-            "token_type": "Bearer",
-            "expires_in": 3600,
-        }
-        return HTTPAnswer(200, {}, json.dumps(response).encode())
-
-    async def wait(self, future: Future[Any], limit: float) -> None:
-        raise NotImplementedError(f"Nobody waits for {future} here.")
+def _traced() -> int:
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    return kept

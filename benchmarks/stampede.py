@@ -1,118 +1,76 @@
 """
-Many callers at once and nothing in the cache: how many token requests reach the server?
+Many callers at once and no token in the cache: how many token requests reach the server?
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from time import perf_counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any
 
-import trio
+import httpx
 
+from benchmarks.clients import check
 from benchmarks.measure import Effort, Goal, Row, Spread
-from resource_tokens import AuthorizationServer, ClientSecretBasic, TokenCache
-from resource_tokens.testing import LocalAuthorizationServer
+from benchmarks.peers import all_peers
+from benchmarks.servers import Servers, Setting
 
 __all__ = ["measure"]
 
-# Long enough for every caller to come while the first one waits.
-DELAY = timedelta(milliseconds=100)
+DELAY = 0.1
+GOAL = Goal("median", 1, exact=True)
 
 
-def asyncio_tasks(cache: TokenCache, wanted: Sequence[str]) -> None:
+def measure(effort: Effort) -> Iterator[Row]:
     """
-    One asyncio task for each token wanted.
+    Token requests, counted by the server that received them.
     """
+    with Servers() as servers:
+        # Long enough for every caller to come while the first one waits.
+        servers.issue(delay=DELAY)
+        for peer in all_peers():
+            if peer.lifetime is None:
+                continue
+            for case, made, crowd in (
+                (f"{effort.tasks:,} tasks", peer.asynchronous, partial(_tasks, effort.tasks)),
+                (f"{effort.threads:,} threads", peer.blocking, partial(_threads, effort.threads)),
+            ):
+                if made is None:
+                    continue
+                servers.clear()
+                crowd(made, servers.setting("orders", crowd=True))
+                counted = servers.ledger().token_requests
+                goal = GOAL if peer.is_ours else None
+                yield Row("stampede", case, str(peer), "", Spread.of([counted]), goal)
 
+
+def _tasks(size: int, made: Callable[[Setting], Any], setting: Setting) -> None:
     async def everybody() -> None:
+        client = made(setting)
+
+        async def send() -> None:
+            check(await client.get(setting.resources[0]))
+
         async with asyncio.TaskGroup() as group:
-            for resource in wanted:
-                group.create_task(cache.aget(resource))
+            for _ in range(size):
+                group.create_task(send())
+        await client.aclose()
 
     asyncio.run(everybody())
 
 
-def trio_tasks(cache: TokenCache, wanted: Sequence[str]) -> None:
-    """
-    One trio task for each token wanted.
-    """
+def _threads(size: int, made: Callable[[Setting], Any], setting: Setting) -> None:
+    barrier = threading.Barrier(size)
+    with closing(made(setting)) as client, ThreadPoolExecutor(size) as threads:
 
-    async def everybody() -> None:
-        async with trio.open_nursery() as nursery:
-            for resource in wanted:
-                nursery.start_soon(cache.aget, resource)
+        def send(_: int) -> None:
+            barrier.wait()
+            # As in `threads`. By then the token has been asked for.
+            with suppress(httpx.ReadError):
+                check(client.get(setting.resources[0]))
 
-    trio.run(everybody)
-
-
-def threads(cache: TokenCache, wanted: Sequence[str]) -> None:
-    """
-    One thread for each token wanted, all let go at the same moment.
-    """
-    barrier = threading.Barrier(len(wanted))
-
-    def get(resource: str) -> None:
-        barrier.wait()
-        cache.get(resource)
-
-    running = [threading.Thread(target=get, args=(resource,)) for resource in wanted]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """
-    A crowd, and how many resources it spreads over.
-    """
-
-    name: str
-    crowd: Callable[[TokenCache, Sequence[str]], None]
-    size: int
-    resources: int
-
-
-CASES = (
-    Case("1,000 asyncio tasks, 1 resource", asyncio_tasks, 1_000, 1),
-    Case("1,000 trio tasks, 1 resource", trio_tasks, 1_000, 1),
-    Case("64 threads, 1 resource", threads, 64, 1),
-    Case("1,000 asyncio tasks, 100 resources", asyncio_tasks, 1_000, 100),
-)
-
-
-def measure(_: Effort) -> Iterator[Row]:
-    """
-    Token requests, counted by the server that received them.
-    """
-    for case in CASES:
-        with LocalAuthorizationServer() as server:
-            server.delay = DELAY
-            cache = TokenCache(
-                AuthorizationServer(issuer=server.issuer),
-                ClientSecretBasic("orders-worker", "secret"),
-            )
-            wanted = [f"urn:example:{number % case.resources}" for number in range(case.size)]
-            started = perf_counter()
-            case.crowd(cache, wanted)
-            taken = perf_counter() - started
-        # After the server has stopped: by then every request that was sent has been counted.
-        received = len(server.token_requests)
-        yield Row(
-            "stampede",
-            case.name,
-            "resource_tokens",
-            "token requests",
-            Spread.of([received]),
-            Goal("median", case.resources, exact=True),
-            note=(
-                f"everybody served after {taken * 1e3:.0f} ms, of which the server took "
-                f"{DELAY.total_seconds() * 1e3:.0f} ms for each token request; requests for "
-                f"metadata: {len(server.requests) - received}"
-            ),
-        )
+        list(threads.map(send, range(size)))
