@@ -632,8 +632,8 @@ def test_one_refresh_token_opens_each_api_with_a_token_of_its_own(
 
 def test_after_a_theft_the_grant_ends_with_all_its_tokens(ledger: OidcProvider) -> None:
     """
-    RFC 9700 4.14.2: a thief has presented the refresh token first. The server revokes the family, we
-    are told so once and ask no more, and the thief's token is worth nothing either.
+    RFC 9700 4.14.2: a thief has presented the refresh token first. The server revokes the family,
+    we are told so once and ask no more, and the thief's token is worth nothing either.
     """
     first = ledger.refresh_token("agent", GRANTED)
     stolen = {"grant_type": "refresh_token", "refresh_token": first, "resource": OPAQUE}
