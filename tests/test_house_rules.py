@@ -286,8 +286,9 @@ def everything_printable(world: World, auth: ResourceTokenAuth) -> str:
     alive = [
         value
         for value in gc.get_objects()
-        if type(value).__module__.startswith("resource_tokens.")
-        and not type(value).__module__.startswith("resource_tokens.testing")
+        # A class may have a descriptor there.
+        if str(type(value).__module__).startswith("resource_tokens.")
+        and not str(type(value).__module__).startswith("resource_tokens.testing")
     ]
     assert any(value is auth for value in alive)
     events = [repr(event) for event in world.events]
