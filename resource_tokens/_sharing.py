@@ -5,6 +5,8 @@ What other processes have, and what they are at.
    and however long it takes, this process goes on with its own memory and its own token requests,
    says so once, and leaves the store alone for a while. Reading and writing are left alone
    separately, as a replica can be read. One caller tries it again, while the others go on without.
+   Whoever has gone there for a lease goes back with what came of it all the same: the answer may
+   have been lost, and the lease be there.
    No caller loses more than `_PATIENCE` to a store, once before and once after waiting for others.
    A refresh ahead waits for the store in the first half of the soft window: nobody needs it yet,
    and otherwise a short outage costs one token request for each process of a fleet.
@@ -214,15 +216,20 @@ class Sharing:
         limit: float,
         *,
         writes: bool = False,
+        anyway: bool = False,
         shielded: bool = False,
     ) -> T | None:
         """
-        Do something with the store, within so many seconds; `None` if it fails (rule 1).
+        Do something with the store, within so many seconds; `None` if it fails, or is left alone
+        and this is not done anyway (rule 1).
         """
         standing = self._writing if writes else self._reading
         claimed = self._claim(standing)
         if claimed is None:
-            return None
+            if not anyway:
+                return None
+            # What comes of it changes nothing.
+            claimed = -1
         try:
             result = await io.run(work, limit, shielded=shielded)
         except UnreadableEntryError as error:
@@ -273,7 +280,7 @@ class Sharing:
             if standing.failures != claimed:
                 return
             standing.failures += 1
-            pause = min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE) * (0.5 + self._in.draw())
+            pause = self.pause(min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE))
             standing.again_at = self._in.clock() + pause
             first = not self._said
             self._said = True
@@ -369,8 +376,10 @@ class Visit:
             age = self._sharing.now() - asked_at
             saved = replace(stored, age=age, instead_of=self._mark)
             save = partial(self._store.save, self._request.key, saved)
-            if await self._attempt(save, writes=True) is not False:
-                return None
+            went = self._lease is not None and self._lease.tried
+            if await self._attempt(save, writes=True, anyway=went):
+                break
+            # Something else is there, or nobody knows.
             self._mark = None
         return None
 
@@ -391,17 +400,17 @@ class Visit:
         release = None if self._lease is None else self._lease.end()
         # A coroutine that is thrown away cannot await: the lease ends by itself then.
         if release is not None and kind is not GeneratorExit:
-            await self._attempt(release, writes=True, shielded=True)
+            await self._attempt(release, writes=True, anyway=True, shielded=True)
 
     async def _attempt(
-        self, work: Callable[[], T], *, writes: bool = False, shielded: bool = False
+        self, work: Callable[[], T], *, writes: bool = False, **how: bool
     ) -> T | None:
         left, began = _PATIENCE - self._lost, self._sharing.now()
         if left <= 0:
             return None
         try:
             return await self._sharing.attempt(
-                self._request, self._io, work, left, writes=writes, shielded=shielded
+                self._request, self._io, work, left, writes=writes, **how
             )
         finally:
             took = self._sharing.now() - began
@@ -413,11 +422,15 @@ class Visit:
 class _Lease:
     """
     A lease that is taken by a thread, which may outlive whoever wants it.
+
+    Attributes:
+        tried: Whether the store was asked for it.
     """
 
-    __slots__ = ("_lock", "_over", "_release", "_take")
+    __slots__ = ("_lock", "_over", "_release", "_take", "tried")
 
     def __init__(self, take: Callable[[], Callable[[], object] | None]) -> None:
+        self.tried = False
         self._take = take
         self._lock = SafeLock()
         # Both guarded by _lock.
@@ -428,6 +441,7 @@ class _Lease:
         """
         Take it, unless somebody else has it.
         """
+        self.tried = True
         release = self._take()
         with self._lock:
             over = self._over
