@@ -353,6 +353,8 @@ class Acquirer:
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        if visit is not None and visit.has_to_wait:
+            return None
         if ahead:
             return await self._ask(request, io, visit, patient=False)
         with self._asker.turn(request) as turn:

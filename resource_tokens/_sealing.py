@@ -24,16 +24,7 @@ from resource_tokens.tokens import AccessToken, Secret, TokenKey
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["Sealer", "new_key"]
-
-
-def new_key() -> str:
-    """
-    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
-    """
-    from cryptography.fernet import Fernet
-
-    return Fernet.generate_key().decode("ascii")
+__all__ = ["Sealer"]
 
 
 class Sealer:

@@ -23,7 +23,18 @@ __all__ = [
     "StoredToken",
     "TokenStore",
     "UnreadableEntryError",
+    "new_key",
 ]
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a shared store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    # Local: it takes long to import, and most programs share nothing.
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
 
 
 class Generation(NamedTuple):
@@ -78,11 +89,14 @@ class Loaded(NamedTuple):
         generation: The generation of the resource now.
         mark: What tells this entry from every other one that was or will be there; empty if there
             is none. It tells nothing else.
+        leased: Seconds for which somebody has the lease, as far as the store can tell along with
+            this.
     """
 
     stored: StoredToken | None
     generation: Generation
     mark: bytes = b""
+    leased: float = 0.0
 
 
 class UnreadableEntryError(ResourceTokensError):

@@ -137,6 +137,7 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
+    ("stores.py", "cryptography.fernet"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),

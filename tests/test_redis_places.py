@@ -18,10 +18,9 @@ import redis
 import redis.exceptions
 
 from resource_tokens import ResourceTokenAuth
-from resource_tokens._sealing import new_key
 from resource_tokens._sharing import _LONGEST_ABSENCE
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import Generation
+from resource_tokens.stores import Generation, new_key
 from tests.conftest import BILLING, ORDERS, Clock, World
 from tests.servers.tls import authority, certificate
 from tests.servers.valkey import ValkeyCluster, ValkeyServer, WatchedValkey, until
