@@ -138,6 +138,7 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
@@ -181,7 +182,7 @@ class Bindings:
             known = Shown(token, request)
             with self._lock:
                 self._shown[request.key] = known
-                while len(self._shown) > self._maxsize:
+                while len(self._shown) > min(self._maxsize, _AT_HAND):
                     del self._shown[next(iter(self._shown))]
         return known
 
@@ -405,6 +406,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
+_AT_HAND = 64
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"
