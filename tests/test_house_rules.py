@@ -137,6 +137,7 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
+    ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),
     ("inbound/_asgi.py", "starlette.requests"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
