@@ -96,6 +96,10 @@ class TokenCache:
         self.events = Events(on_event)
         self.bindings = Bindings()
         self._grant = ClientCredentials() if grant is None else grant
+        if not isinstance(self._grant, Grant):
+            raise ConfigurationError(
+                f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
+            )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
         shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
@@ -361,6 +365,10 @@ class TokenCache:
     ) -> TokenRequest:
         if isinstance(resource, str):
             resource = self._named(resource)
+        if not isinstance(resource, Resource):
+            raise ConfigurationError(
+                f"A token is for a Resource or its identifier, not for {type(resource).__name__}."
+            )
         request = self._discovery.apply(
             TokenRequest(
                 self.server if resource.server is None else resource.server,

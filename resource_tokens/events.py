@@ -38,6 +38,9 @@ EventName = Literal[
     "discovery_failed",
     "store_failed",
     "store_recovered",
+    "inbound_rejected",
+    "keys_loaded",
+    "keys_failed",
 ]
 
 
@@ -109,5 +112,6 @@ _ORDINARY = frozenset(
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "keys_loaded",
     }
 )

@@ -32,7 +32,7 @@ RINGS = [
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "guards", "inbound", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
 
 
@@ -137,6 +137,9 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
     ("cache.py", "anyio"),
+    ("inbound/_asgi.py", "fastapi.security"),
+    ("inbound/_asgi.py", "starlette.exceptions"),
+    ("inbound/_asgi.py", "starlette.requests"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),

@@ -8,14 +8,12 @@ that is worth knowing before the token is shown to anybody. So it is with an ass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Claims", "claims_in", "claims_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """
     What a JWT says of itself.
 

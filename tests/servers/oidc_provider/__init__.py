@@ -54,6 +54,7 @@ class ClientConfig(TypedDict):
         token_endpoint_auth_method: `"client_secret_basic"` by default.
         jwks: The keys of its assertions, or its self-signed certificates.
         tls_client_auth_san_dns: The name in its certificate.
+        tls_client_certificate_bound_access_tokens: Whether its tokens are bound to that.
         assertion_audience: The only `aud` taken in its assertions. By default both are.
     """
 
@@ -64,6 +65,7 @@ class ClientConfig(TypedDict):
     token_endpoint_auth_signing_alg: NotRequired[str]
     jwks: NotRequired[dict[str, Any]]
     tls_client_auth_san_dns: NotRequired[str]
+    tls_client_certificate_bound_access_tokens: NotRequired[bool]
     assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
 
 

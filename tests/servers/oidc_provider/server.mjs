@@ -148,6 +148,7 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
       devInteractions: { enabled: false },
       introspection: { enabled: true, allowedPolicy: () => true },
       mTLS: {
+        certificateBoundAccessTokens: true,
         enabled: true,
         tlsClientAuth: true,
         selfSignedTlsClientAuth: true,
