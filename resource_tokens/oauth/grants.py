@@ -52,6 +52,7 @@ class Grant(ABC):
         scopes: The scopes that were granted, where they are known. No others can be asked for.
         expires_at: When what the grant rests on expires, in seconds since the epoch, if it does
             and that is known. No token outlives it.
+        rotates: Whether another object like this would present something else after a while.
     """
 
     __slots__ = ()
@@ -61,6 +62,7 @@ class Grant(ABC):
     portable: ClassVar[bool] = True
     scopes: frozenset[str] | None = None
     expires_at: float | None = None
+    rotates: bool = False
 
     def parameters(self) -> tuple[tuple[str, str | Secret], ...]:
         """
@@ -73,6 +75,33 @@ class Grant(ABC):
         """
         A digest of whose grant this is. It stays the same when a refresh token is replaced.
         """
+
+    def principal(self) -> bytes:
+        """
+        A digest of on whose behalf tokens are asked for with it, however that is proved.
+        """
+        return self.fingerprint()
+
+    def may_go_to(self, issuer: str | None, *, own: bool, configured: bool) -> bool:  # noqa: ARG002
+        """
+        Whether it may be presented to an authorization server.
+
+        Args:
+            issuer: The server's issuer identifier, if it has one.
+            own: Whether it is the server of the auth object.
+            configured: Whether it was configured for the resource, and not learned.
+        """
+        return own or self.portable
+
+    def kept_from(self, server: str, resource: str) -> ResourceTokensError:  # noqa: ARG002
+        """
+        The error for a server that it may not go to.
+        """
+        return ConfigurationError(
+            f"{resource!r} names its own server=, and the grant {self.grant_type!r} was "
+            "issued by another: it goes to the server of its auth object only. Use an auth "
+            "object of its own for that resource."
+        )
 
     def begin(self, resource: str) -> None:  # noqa: B027 - most grants have no state
         """
