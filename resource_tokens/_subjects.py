@@ -22,11 +22,12 @@ from dataclasses import replace
 
 from cachetools import TLRUCache
 
+from resource_tokens._discovery import Party
 from resource_tokens._locks import SafeLock
 from resource_tokens.events import Events, TokenEvent
 from resource_tokens.exceptions import ConfigurationError, EgressBlockedError, TokenRequestError
-from resource_tokens.oauth.exchange import Exchange
-from resource_tokens.oauth.grants import expired_grant
+from resource_tokens.oauth.exchange import Exchange, JwtBearer
+from resource_tokens.oauth.grants import Grant, expired_grant
 from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap
@@ -60,7 +61,9 @@ class Subjects:
     On whose behalf the requests of one `TokenCache` are made, by the rules above.
 
     Args:
-        exchange: How the auth object's own server is asked; by its dialect, if this is `None`.
+        own: The auth object's own server, and the client's credential there.
+        exchange: How that server is asked; by its dialect, if this is `None`.
+        resources: The map.
         apply: What becomes of a request by what has been learned.
         events: Where to report.
         wall_clock: Seconds since the epoch.
@@ -74,8 +77,10 @@ class Subjects:
 
     def __init__(
         self,
+        own: Party,
         exchange: Exchange | None,
         resources: ResourceMap,
+        *,
         apply: Callable[[TokenRequest], TokenRequest],
         events: Events,
         wall_clock: Callable[[], float],
@@ -86,6 +91,7 @@ class Subjects:
                     f"exchange= is a {type(given).__name__}. Give a TokenExchange or a JwtBearer."
                 )
         self.block: ContextVar[Block | None] = ContextVar("resource_tokens block", default=None)
+        self._own = own
         self._exchange = exchange
         self._apply = apply
         self._events = events
@@ -128,6 +134,13 @@ class Subjects:
             self._built[key] = built
         return built
 
+    def clear(self) -> None:
+        """
+        Build everything anew: what it is built from has changed.
+        """
+        with self._lock:
+            self._built.clear()
+
     def is_wanting(self, resource: Resource, given: SubjectToken | None) -> bool:
         """
         Whether a resource cannot be called for want of a subject.
@@ -139,21 +152,27 @@ class Subjects:
         What would be asked for on behalf of somebody, where nothing else is; to see that it can be.
 
         Raises:
-            ConfigurationError: If no subject token could ever be shown to the server.
+            ConfigurationError: If it cannot.
         """
-        if usual.resource.subject != "required":
+        resource = usual.resource
+        demanded = resource.subject == "required"
+        if not demanded and resource.exchange is None:
             return usual
-        exchange = self._exchange_for(usual)
-        issuer = next(iter(exchange.issuers), usual.server.issuer)
+        exchange, server = self._exchange_for(usual), usual.server
+        if isinstance(exchange, JwtBearer) and exchange.first is not None:
+            exchange, server = exchange.first, self._own[0]
+        somebody = SubjectToken("probe", issuer=next(iter(exchange.issuers), server.issuer))
         try:
-            return replace(usual, grant=exchange.on_behalf_of(SubjectToken("probe", issuer=issuer)))
+            asked = replace(usual, grant=self._grant_for(usual, somebody))
         except EgressBlockedError:
-            pass
-        raise ConfigurationError(
-            f"{usual.resource.identifier!r} is called on behalf of others, and its own server= "
-            "has no issuer by which subject tokens could be known to be for it. Give "
-            "AuthorizationServer(issuer=...)."
-        )
+            asked = None
+        if asked is None:
+            raise ConfigurationError(
+                f"{resource.identifier!r} is called on behalf of others, and its own server= has "
+                "no issuer by which subject tokens could be known to be for it. Give "
+                "AuthorizationServer(issuer=...)."
+            )
+        return asked if demanded else usual
 
     def _in_reach(self, resource: Resource) -> SubjectToken | None:
         block = self.block.get()
@@ -167,8 +186,8 @@ class Subjects:
         expires_at = subject.expires_at
         if expires_at is not None and self._wall_clock() >= expires_at:
             raise expired_grant(usual.resource.identifier)
-        grant = self._exchange_for(usual).on_behalf_of(subject)
         try:
+            grant = self._grant_for(usual, subject)
             return self._apply(replace(usual.discovered_from or usual, grant=grant))
         except EgressBlockedError as error:
             self._events.emit(
@@ -181,6 +200,21 @@ class Subjects:
                 )
             )
             raise
+
+    def _grant_for(self, usual: TokenRequest, subject: SubjectToken) -> Grant:
+        exchange, server = self._exchange_for(usual), usual.resource.server
+        if not isinstance(exchange, JwtBearer) or exchange.first is None:
+            return exchange.on_behalf_of(subject)
+        if server is None or server.issuer is None:
+            raise ConfigurationError(
+                f"{usual.resource.identifier!r} is asked for with JwtBearer(first=...), at another "
+                "authorization server than the auth object's own. Name that one: Resource("
+                "server=AuthorizationServer(issuer=...), client_auth=...)."
+            )
+        grant = exchange.first.assertion_for(subject, server.issuer)
+        return exchange.chained(
+            TokenRequest(*self._own, grant, Resource(server.issuer), frozenset())
+        )
 
     def _exchange_for(self, usual: TokenRequest) -> Exchange:
         if usual.resource.exchange is not None:

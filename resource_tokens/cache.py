@@ -123,10 +123,15 @@ class TokenCache:
             portable=self._grant.portable,
             events=self.events,
             clock=clock,
-            changed=self._built.cache_clear,
+            changed=self._build_anew,
         )
         self.subjects = Subjects(
-            exchange, self.resources, self._discovery.apply, self.events, wall_clock
+            (server, client_auth),
+            exchange,
+            self.resources,
+            apply=self._discovery.apply,
+            events=self.events,
+            wall_clock=wall_clock,
         )
         self._subject: SubjectToken | None = None
         # What cannot be asked for is said now, not at the first request.
@@ -280,8 +285,7 @@ class TokenCache:
         """
         replaced = self._rotating.replaced()
         if replaced is not None:
-            # All requests are built anew: their keys are others then.
-            self._built.cache_clear()
+            self._build_anew()
             self.events.emit(TokenEvent("credential_rotated", "", detail=replaced.client_id))
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
@@ -369,6 +373,13 @@ class TokenCache:
         if not remedy.renew and request.key == before.key:
             return None
         return await self._acquirer.renew(request, refused, io)
+
+    def _build_anew(self) -> None:
+        """
+        Build all requests anew: their keys are others now.
+        """
+        self._built.cache_clear()
+        self.subjects.clear()
 
     def _build_request(
         self, resource: Resource | str, scopes: Iterable[str] | None

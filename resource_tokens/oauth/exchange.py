@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
     ResourceTokensError,
 )
-from resource_tokens.oauth.grants import Grant
+from resource_tokens.oauth.grants import Answers, Grant
 from resource_tokens.oauth.sources import Source, TextSource
 from resource_tokens.oauth.subject_tokens import SubjectToken
-from resource_tokens.tokens import Secret, TokenKey
+from resource_tokens.tokens import AccessToken, Secret, TokenKey
+
+if TYPE_CHECKING:
+    from resource_tokens.oauth.token_endpoint import TokenRequest
 
 __all__ = ["Exchange", "JwtBearer", "TokenExchange"]
 
@@ -114,6 +117,29 @@ class TokenExchange(Exchange):
         Raises:
             ConfigurationError: If the actor token cannot be read.
         """
+        return self._grant(subject)
+
+    def assertion_for(self, subject: SubjectToken, issuer: str) -> Grant:
+        """
+        The grant with which a JWT is asked for that another authorization server takes.
+
+        Args:
+            subject: Who it is to be about.
+            issuer: That server's issuer identifier.
+
+        Raises:
+            ConfigurationError: If the actor token cannot be read.
+        """
+        grant = self._grant(subject)
+        # draft-ietf-oauth-identity-chaining: `audience` "contains the well-known/logical name of
+        # the authorization server of domain B"; so it is in draft-ietf-oauth-identity-assertion.
+        grant.target = (("audience", issuer),)
+        wanted = (self._types[2],) if self._types[2] else grant.answers.issued_token_types[::-1]
+        # RFC 8693 2.2.1: "N_A" if what was issued is no access token.
+        grant.answers = Answers("assertion of the type asked for", wanted, ("n_a", "bearer"))
+        return grant
+
+    def _grant(self, subject: SubjectToken) -> _Exchanged:
         subject_type, actor_type, requested_type = self._types
         parameters: list[tuple[str, str | Secret]] = [("subject_token_type", str(subject_type))]
         if self._actor is not None:
@@ -142,39 +168,55 @@ class JwtBearer(Exchange):
 
     Args:
         requested_token_use: `"on_behalf_of"` for Entra ID's on-behalf-of flow.
+        first: For an API behind another authorization server (identity chaining, ID-JAG), which is
+            a `Resource` with its own `server=` and `client_auth=`: how the auth object's own server
+            is asked for the JWT to present there, such as
+            `TokenExchange(requested_token_type="id-jag")`. It is asked for that server and goes to
+            no other, and to no API.
         issuers: As for `TokenExchange`.
 
     Raises:
         ConfigurationError: If an argument cannot be what it stands for.
     """
 
-    __slots__ = ("_use",)
+    __slots__ = ("_use", "first")
     grant_type = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
     def __init__(
-        self, *, requested_token_use: str | None = None, issuers: Iterable[str] = ()
+        self,
+        *,
+        requested_token_use: str | None = None,
+        first: TokenExchange | None = None,
+        issuers: Iterable[str] = (),
     ) -> None:
-        super().__init__(issuers, requested_token_use)
+        super().__init__(issuers, requested_token_use, first)
+        if first is not None and (not isinstance(first, TokenExchange) or self.issuers):
+            raise ConfigurationError(
+                "JwtBearer: first= is a TokenExchange, and issuers= is for that one, as it is what "
+                "presents the subject token."
+            )
         if requested_token_use not in {None, "on_behalf_of"}:
             raise ConfigurationError(
                 f"JwtBearer: requested_token_use={requested_token_use!r}: use 'on_behalf_of', or "
                 "leave it out."
             )
         self._use = requested_token_use
+        self.first = first
 
     def on_behalf_of(self, subject: SubjectToken) -> Grant:
         """
         The grant of one subject.
         """
-        parameters: Parameters = ()
-        if self._use is not None:
-            parameters = (("requested_token_use", self._use),)
-        return _Exchanged(
-            self.grant_type,
-            ("assertion", subject),
-            parameters,
-            self.issuers,
-        )
+        return _Exchanged(self.grant_type, ("assertion", subject), self._extra(), self.issuers)
+
+    def chained(self, first: TokenRequest) -> Grant:
+        """
+        The grant that presents the answer to a request of `first.assertion_for`.
+        """
+        return _Chained(first, self._extra())
+
+    def _extra(self) -> Parameters:
+        return () if self._use is None else (("requested_token_use", self._use),)
 
     def __repr__(self) -> str:
         return f"JwtBearer(requested_token_use={self._use!r})"
@@ -190,9 +232,11 @@ class _Exchanged(Grant):
         "_issuers",
         "_parameters",
         "_subject",
+        "answers",
         "expires_at",
         "grant_type",
         "rotates",
+        "target",
     )
     confidential: ClassVar[bool] = True
     portable: ClassVar[bool] = False
@@ -213,6 +257,7 @@ class _Exchanged(Grant):
         self._issuers = issuers
         self.expires_at = subject.expires_at
         self.rotates = rotates
+        self.answers, self.target = Grant.answers, Grant.target
 
     def parameters(self) -> Parameters:
         """
@@ -262,6 +307,63 @@ class _Exchanged(Grant):
 
     def __repr__(self) -> str:
         return f"<{self.grant_type} of one subject>"
+
+
+class _Chained(Grant):
+    """
+    A grant that presents what another authorization server says of the subject to the next.
+    """
+
+    __slots__ = ("_assertion", "_extra", "first")
+    grant_type = JwtBearer.grant_type
+    confidential: ClassVar[bool] = True
+    portable: ClassVar[bool] = False
+
+    def __init__(self, first: TokenRequest, extra: Parameters, assertion: Parameters = ()) -> None:
+        self.first: TokenRequest = first
+        self._extra = extra
+        self._assertion = assertion
+
+    @property
+    def expires_at(self) -> float | None:  # type: ignore[override]  # read only
+        """
+        As of the subject.
+        """
+        return self.first.grant.expires_at
+
+    def presenting(self, assertion: AccessToken) -> Grant:
+        """
+        This grant, presenting the answer to `first`.
+        """
+        presented = ("assertion", Secret(assertion.reveal()))
+        return _Chained(self.first, self._extra, (presented,))
+
+    def parameters(self) -> Parameters:
+        """
+        The assertion, once it is there.
+        """
+        return (*self._assertion, *self._extra)
+
+    def fingerprint(self) -> bytes:
+        """
+        A digest of what is asked for first: the assertion itself is another one each time.
+        """
+        return TokenKey.of(["first", self.first.key, _digest(self._extra)])
+
+    def principal(self) -> bytes:
+        """
+        As of the subject.
+        """
+        return self.first.grant.principal()
+
+    def may_go_to(self, issuer: str | None, *, own: bool, configured: bool) -> bool:  # noqa: ARG002
+        """
+        An assertion goes to the server that it was asked for.
+        """
+        return issuer == self.first.resource.identifier
+
+    def __repr__(self) -> str:
+        return f"<{self.grant_type} of one subject, by way of {self.first.server.name!r}>"
 
 
 def _digest(parameters: Parameters) -> TokenKey:

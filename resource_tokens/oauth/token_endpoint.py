@@ -90,7 +90,7 @@ class TokenRequest:
         target = Target(self.resource.identifier, self.resource.expected_audience)
         dialect, grant_type = self.server.dialect, self.grant.grant_type
         extra = dict(self.resource.extra)
-        parameters = dialect.parameters([target], grant_type)
+        parameters = self.grant.target or dialect.parameters([target], grant_type)
         for name, _ in parameters:
             # RFC 6749 3.2: "Request and response parameters MUST NOT be included more than once."
             if name in extra:
@@ -100,7 +100,9 @@ class TokenRequest:
                     "or its audience=."
                 )
         object.__setattr__(self, "target", (*parameters, *extra.items()))
-        scopes_sent = dialect.scopes(self.scopes, target, grant_type)
+        scopes_sent = self.scopes
+        if self.grant.target is None:
+            scopes_sent = dialect.scopes(self.scopes, target, grant_type)
         object.__setattr__(self, "scopes_sent", scopes_sent)
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
@@ -328,12 +330,12 @@ def issued_token(
     token_type = response.get("token_type")
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+    answers = request.grant.answers
+    if not isinstance(token_type, str) or token_type.lower() not in answers.token_types:
         raise _unusable(request, f"has token_type {_shown(token_type)}, not 'Bearer'")
-    # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
-    issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
-    if issued_type not in _ACCESS_TOKEN_TYPES:
-        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no access token")
+    issued_type = response.get("issued_token_type", answers.issued_token_types[0])
+    if issued_type not in answers.issued_token_types:
+        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no {answers.what}")
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
@@ -573,7 +575,15 @@ def _refusal(
         str(code),
         description,
         uri,
+        _claims_wanted(response.get("claims"), secrets),
     )
+
+
+def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
+    # Passed on as it is, to be understood by whoever wrote it.
+    if not isinstance(claims, str) or not 0 < len(claims) <= _MAX_CLAIMS:
+        return None
+    return None if any(secret.reveal() in claims for secret in secrets) else claims
 
 
 def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
@@ -585,11 +595,8 @@ def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
 
 
 _USUAL = "client_credentials"
-_ACCESS_TOKEN_TYPES = (
-    "urn:ietf:params:oauth:token-type:access_token",
-    "urn:ietf:params:oauth:token-type:jwt",
-)
 _MAX_SKEW = 60.0
+_MAX_CLAIMS = 4 * 1024
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)
