@@ -18,6 +18,7 @@ from resource_tokens.guards import AsyncEgressGuard, EgressGuard
 from resource_tokens.oauth.assertion_files import ClientAssertionFile
 from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from resource_tokens.oauth.dialects import Dialect
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
 from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -43,6 +44,7 @@ __all__ = [
     "EgressGuard",
     "OAuthError",
     "PrivateKeyJwt",
+    "ProofKey",
     "PublicClient",
     "RefreshToken",
     "Resource",

@@ -24,6 +24,7 @@ from resource_tokens.exceptions import (
 from resource_tokens.guards import AsyncHopGuard, HopGuard
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
@@ -67,6 +68,8 @@ class ResourceTokenAuth(_Auth):
         grant: On whose behalf tokens are asked for.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
+        proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
+            one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
         clock: Seconds that never jump, for lifetimes.
@@ -89,6 +92,7 @@ class ResourceTokenAuth(_Auth):
         unmapped: Literal["raise", "anonymous"] = "raise",
         grant: Grant | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
+        proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
@@ -101,6 +105,7 @@ class ResourceTokenAuth(_Auth):
             resources=resources,
             grant=grant,
             store=store,
+            proof_key=proof_key,
             on_event=on_event,
             clock=clock,
             wall_clock=wall_clock,
@@ -203,15 +208,14 @@ class ResourceTokenAuth(_Auth):
                 guard.witness((yield request))
                 return
             warm = self.cache._cached(asked, self._min_seconds)
-            shown = warm or self.cache._acquire(asked, self._min_seconds)
-            guard.show(request, asked, shown.token)
-            response = yield request
-            guard.witness(response)
-            remedy = self._remedy_for(request, response, guard, shown, warm)
-            better = remedy and self.cache._remedied(asked, shown.token, remedy)
-            if better is not None:
-                guard.show(request, asked, better.token)
-                guard.witness((yield request))
+            shown: CachedToken | None = warm or self.cache._acquire(asked, self._min_seconds)
+            while shown is not None:
+                guard.show(request, asked, shown.token)
+                response = yield request
+                guard.witness(response)
+                remedy = self._remedy_for(request, response, guard, shown, warm)
+                if remedy is None or not remedy.prove:
+                    shown = remedy and self.cache._remedied(asked, shown.token, remedy)
         finally:
             guard.retire()
 
@@ -226,15 +230,14 @@ class ResourceTokenAuth(_Auth):
                 guard.witness((yield request))
                 return
             warm = self.cache._cached(asked, self._min_seconds)
-            shown = warm or await self.cache._aacquire(asked, self._min_seconds)
-            guard.show(request, asked, shown.token)
-            response = yield request
-            guard.witness(response)
-            remedy = self._remedy_for(request, response, guard, shown, warm)
-            better = remedy and await self.cache._aremedied(asked, shown.token, remedy)
-            if better is not None:
-                guard.show(request, asked, better.token)
-                guard.witness((yield request))
+            shown: CachedToken | None = warm or await self.cache._aacquire(asked, self._min_seconds)
+            while shown is not None:
+                guard.show(request, asked, shown.token)
+                response = yield request
+                guard.witness(response)
+                remedy = self._remedy_for(request, response, guard, shown, warm)
+                if remedy is None or not remedy.prove:
+                    shown = remedy and await self.cache._aremedied(asked, shown.token, remedy)
         finally:
             guard.retire()
 
@@ -291,32 +294,42 @@ class ResourceTokenAuth(_Auth):
         shown: CachedToken,
         warm: CachedToken | None,
     ) -> Remedy | None:
-        # Redirects are followed inside the flow: this refusal may be somebody else's, or an answer
-        # to a hop that went without the token.
         asked = guard.asked
-        if response.status_code not in (401, 403) or asked is None or guard.strayed:
+        if response.status_code not in (401, 403) or asked is None:
             return None
-        try:
-            answered = self._behind_a_sidecar(response.request)
-        except EgressBlockedError:
+        # A body that was streamed is gone: only one in memory can be sent twice.
+        repeatable = isinstance(request.stream, _BYTES_IN_MEMORY)
+        remedy: Remedy | None
+        if guard.proof_refused and "proof" not in guard.tried:
+            remedy = Remedy("proof_refused", guard.proof_refused, prove=repeatable)
+            guard.tried.add("proof")
+        elif "token" in guard.tried or not self._is_from_resource(response, guard, asked):
             return None
-        if answered != asked.resource:
-            return None
-        remedy = remedy_for(
-            response.status_code,
-            challenges_in(response.headers.get_list("WWW-Authenticate")),
-            asked,
-            shown.token,
-            warm=warm is not None,
-            # A body that was streamed is gone: only one in memory can be sent twice.
-            repeatable=isinstance(request.stream, _BYTES_IN_MEMORY),
-        )
+        else:
+            remedy = remedy_for(
+                response.status_code,
+                challenges_in(response.headers.get_list("WWW-Authenticate")),
+                asked,
+                shown.token,
+                warm=warm is not None,
+                repeatable=repeatable,
+            )
+            guard.tried.add("token")
         if remedy is None:
             return None
         where = display_url(response.request.url)
         resource, issuer = asked.resource.identifier, asked.server.name
         self.cache.events.emit(TokenEvent(remedy.event, resource, issuer, where, remedy.detail))
         return remedy if remedy.worth_a_try else None
+
+    def _is_from_resource(self, response: Any, guard: HopGuard, asked: TokenRequest) -> bool:
+        # Redirects are followed inside the flow: a refusal may be somebody else's, or an answer to
+        # a hop that went without the token.
+        try:
+            answered = self._behind_a_sidecar(response.request)
+        except EgressBlockedError:
+            return False
+        return answered == asked.resource and not guard.strayed
 
     def __repr__(self) -> str:
         scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"

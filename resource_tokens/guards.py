@@ -4,23 +4,28 @@ Looking at each hop of a request, right before it goes on the wire.
 httpcore calls the request extension `trace` before it sends the headers of a hop, with the target
 and the headers as they will be sent; what it raises stops the hop before a byte is sent, and
 extensions stay with a request over redirects. So a `HopGuard` travels along with each request.
+What proves a key (RFC 9449) is made there, for the hop that is about to be sent, and is never among
+the headers that httpx takes along to where a redirect leads.
 Transports that are not httpcore's do not call `trace`: for those there are `EgressGuard` and
 `AsyncEgressGuard`. Where neither was there, a token that went astray is noticed afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from threading import Lock
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
 
 from resource_tokens._destinations import destination, display_url
 from resource_tokens._httpx import LIBRARIES, http
+from resource_tokens._proofs import PROOF_REFUSED, Terms
 from resource_tokens.cache import TokenCache
-from resource_tokens.egress import Header, Hop, Ruling, Shown, rule
+from resource_tokens.egress import Header, Hop, Ruling, Shown, rule, url_of
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
+from resource_tokens.oauth.challenges import challenges_in
+from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from resource_tokens.auth import ResourceTokenAuth
+    from resource_tokens.oauth.dpop import ProofKey
 
     class _Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
         """Both libraries' base, for `with`; what they disagree on is overridden below."""
@@ -54,7 +60,9 @@ class HopGuard:
 
     __slots__ = (
         "_active",
+        "_answered",
         "_cache",
+        "_proofs",
         "_seen",
         "_shown",
         "_turn",
@@ -63,7 +71,9 @@ class HopGuard:
         "_withheld",
         "asked",
         "first",
+        "proof_refused",
         "strayed",
+        "tried",
     )
 
     def __init__(self, cache: TokenCache, asked: TokenRequest | None) -> None:
@@ -77,6 +87,13 @@ class HopGuard:
         self._seen: list[Hop] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
+        # By place: whom a hop was proved to, and by which of its terms.
+        self._proofs: dict[bytes, tuple[Hashable, Terms]] = {}
+        self._answered = 0
+        # Why the last answer wants another proof, if that is worth a try.
+        self.proof_refused = ""
+        # The remedies that were tried already: each is tried once.
+        self.tried: set[str] = set()
         # Whether a redirect has left the resource. What comes after that was chosen by somebody
         # else, even if it leads back.
         self.strayed = False
@@ -120,9 +137,13 @@ class HopGuard:
         """
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
+        self._proofs = {}
+        self.proof_refused = ""
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
+        if asked.proof_key is not None:
+            request.headers.pop("DPoP", None)
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
@@ -165,10 +186,8 @@ class HopGuard:
         headers, other = self._settle(hop)
         if other is None:
             return headers
-        return [
-            *headers,
-            _authorization((self._cache._cached(other) or self._cache._acquire(other)).token),
-        ]
+        token = (self._cache._cached(other) or self._cache._acquire(other)).token
+        return self._reauthorized(hop, headers, other, token)
 
     def witness(self, response: Any) -> None:
         """
@@ -179,6 +198,8 @@ class HopGuard:
         """
         if self._withheld:
             response.extensions["token_withheld"] = self._withheld
+        if self._proofs:
+            self._heed(response)
         if self._shown is None or (self._seen and not response.history):
             return
         request = response.request
@@ -219,19 +240,61 @@ class HopGuard:
             raise
         shown = self._shown
         if hop.first or (shown is None and not ruling.stripped):
-            return ruling.headers, None
+            return self._proved(hop, ruling.headers, home=not ruling.why), None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            return [*ruling.headers, *added], None
+            return self._proved(hop, [*ruling.headers, *added], home=True), None
         self.strayed = True
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
         self._withheld = (*self._withheld, event)
+        headers = self._proved(hop, ruling.headers, home=False)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
         if ruling.resource is not None and reauthorized and bare and self._active:
-            return ruling.headers, self._cache._request_for(ruling.resource)
-        return ruling.headers, None
+            return headers, self._cache._request_for(ruling.resource)
+        return headers, None
+
+    def _reauthorized(
+        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, token: AccessToken
+    ) -> Sequence[Header]:
+        headers = [*headers, _authorization(token)]
+        if other.proof_key is None:
+            return headers
+        return [*_unproved(headers), self._proof(hop, other.proof_key, other.resource, token)]
+
+    def _proved(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
+        """
+        The headers with a proof for this hop, if the token wants one; no other proof goes along.
+        """
+        shown = self._shown
+        if shown is None or shown.proof_key is None:
+            return headers
+        headers = _unproved(headers)
+        if home and self._active:
+            headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
+        else:
+            self._proofs.pop(_place(hop), None)
+        return headers
+
+    def _proof(self, hop: Hop, key: ProofKey, resource: Resource, token: AccessToken) -> Header:
+        prover, url = self._cache.prover, url_of(hop, self._cache.resources)
+        server = (resource.identifier, origin_of(url))
+        terms = prover.terms(server)
+        self._proofs[_place(hop)] = server, terms
+        return _DPOP, prover.proof(key, hop.method, url, terms, token).encode("ascii")
+
+    def _heed(self, response: Any) -> None:
+        """
+        Learn from those answers that are new, and were to a proof of ours.
+        """
+        answers = (*response.history, response)
+        for answer in answers[self._answered :]:
+            server, terms = self._proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
+            if server is not None:
+                error = _proof_error(answer)
+                self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
+        self._answered = len(answers)
 
     def _is_bare(self, wire: Any) -> bool:
         """
@@ -289,12 +352,8 @@ class AsyncHopGuard(HopGuard):
         headers, other = self._settle(hop)
         if other is None:
             return headers
-        return [
-            *headers,
-            _authorization(
-                (self._cache._cached(other) or await self._cache._aacquire(other)).token
-            ),
-        ]
+        token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
+        return self._reauthorized(hop, headers, other, token)
 
 
 class EgressGuard(_Transport):
@@ -327,7 +386,7 @@ class EgressGuard(_Transport):
         """
         guard = request.extensions.get(_EXTENSION)
         if guard is not None:
-            _dress(request, guard.look(hop_of(request, first=guard.first)))
+            request = _dressed(request, guard.look(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
         return self._transport.handle_request(request)
 
@@ -364,7 +423,7 @@ class AsyncEgressGuard(_AsyncTransport):
         """
         guard = request.extensions.get(_EXTENSION)
         if guard is not None:
-            _dress(request, await guard.alook(hop_of(request, first=guard.first)))
+            request = _dressed(request, await guard.alook(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
         return await self._transport.handle_async_request(request)
 
@@ -388,6 +447,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
+        request.method,
     )
 
 
@@ -404,6 +464,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
+        wire.method.decode("ascii"),
     )
 
 
@@ -449,13 +510,32 @@ def _divert(request: Any, resource: Resource) -> None:
         )
 
 
-def _dress(request: Any, headers: Sequence[Header]) -> None:
-    if headers != request.headers.raw:
-        request.headers = type(request.headers)(list(headers))
+def _dressed(request: Any, headers: Sequence[Header]) -> Any:
+    if headers == request.headers.raw:
+        return request
+    if any(name == _DPOP for name, _ in headers):
+        # httpx takes the headers of its own request along to where a redirect leads.
+        request = _copy(request)
+    request.headers = type(request.headers)(list(headers))
+    return request
 
 
 def _authorization(token: AccessToken) -> Header:
     return (b"Authorization", token.authorization.encode("ascii"))
+
+
+def _unproved(headers: Sequence[Header]) -> list[Header]:
+    return [header for header in headers if header[0].lower() != b"dpop"]
+
+
+def _proof_error(answer: Any) -> str:
+    # RFC 9449 9: "a 401 response with a WWW-Authenticate header field and DPoP error value
+    # "use_dpop_nonce"".
+    if answer.status_code != 401:
+        return ""
+    challenges = challenges_in(answer.headers.get_list("WWW-Authenticate"))
+    errors = (c.error for c in challenges if c.scheme == "dpop" and c.error in PROOF_REFUSED)
+    return next(errors, "")
 
 
 def _place(hop: Hop) -> bytes:
@@ -469,6 +549,8 @@ def _place(hop: Hop) -> bytes:
 
 
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
+_DPOP = b"DPoP"
+_NOBODY: tuple[Hashable, Terms] = (None, Terms())
 _EXTENSION = "resource_tokens"
 # The last time that a request is spoken of over HTTP/1.1 before its headers go. Over HTTP/2 the
 # same object can be sent once more, on another connection.

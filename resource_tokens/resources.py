@@ -74,6 +74,9 @@ class Resource:
             to instead, such as `"http://127.0.0.1:15001"`.
         host_header: With `connect_to`, the `Host` by which the sidecar knows the resource; the
             host and port of the destination by default.
+        sender: Who can use its tokens. `"bearer"`: whoever has one. `"dpop"`: whoever also has the
+            proof key of the auth object (RFC 9449). `"mtls"`: whoever also has the certificate of
+            its `TlsClientAuth` (RFC 8705). A token that the server has not bound so is refused.
 
     Raises:
         ConfigurationError: If a value cannot be what it stands for.
@@ -92,6 +95,7 @@ class Resource:
     allow_http_proxy: bool = field(default=False, kw_only=True)
     connect_to: str | None = field(default=None, kw_only=True)
     host_header: str | None = field(default=None, kw_only=True)
+    sender: Literal["bearer", "dpop", "mtls"] = field(default="bearer", kw_only=True)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +158,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "allow_http_proxy": (True, False),
     "verify_audience": ("auto", "require", "off"),
     "redirects": ("withhold", "reauthorize"),
+    "sender": ("bearer", "dpop", "mtls"),
 }
 
 
@@ -266,9 +271,7 @@ class ResourceMap:
         Raises:
             EgressBlockedError: As `resource_for`.
         """
-        behind = None
-        if self._sidecars:
-            behind = self._sidecars.get(((scheme, host, port), host_header.lower()))
+        behind = self.behind_sidecar(scheme, host, port, host_header) if self._sidecars else None
         scheme, host, port = behind or (scheme, host, port)
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
@@ -277,6 +280,14 @@ class ResourceMap:
         if resource is None or (resource.connect_to is not None) != (behind is not None):
             return None
         return resource
+
+    def behind_sidecar(
+        self, scheme: str, host: bytes, port: int | None, host_header: bytes
+    ) -> Origin | None:
+        """
+        The origin that a request to a sidecar is for, by its `Host`; `None` if there is no sidecar.
+        """
+        return self._sidecars.get(((scheme, host, port), host_header.lower()))
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:

@@ -29,7 +29,7 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
+    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_proofs", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
     {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
@@ -100,6 +100,7 @@ def test_the_public_names() -> None:
         "EgressGuard",
         "OAuthError",
         "PrivateKeyJwt",
+        "ProofKey",
         "PublicClient",
         "RefreshToken",
         "Resource",

@@ -23,6 +23,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
 from resource_tokens.oauth.dialects import Target
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import Grant, expired_grant, is_refresh_token
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
@@ -62,6 +63,7 @@ class TokenRequest:
         target: The parameters that say which API it is for, with those of the resource's own.
         scopes_sent: The scopes as this server writes them.
         discovered_from: What was configured, where the resource itself has named the server.
+        proof_key: The key that the token is to be bound to, for `Resource(sender="dpop")`.
     """
 
     server: AuthorizationServer
@@ -70,6 +72,7 @@ class TokenRequest:
     resource: Resource
     scopes: frozenset[str]
     discovered_from: TokenRequest | None = None
+    proof_key: ProofKey | None = None
     key: TokenKey = field(init=False)
     identity: Identity = field(init=False)
     target: tuple[tuple[str, str], ...] = field(init=False)
@@ -101,6 +104,7 @@ class TokenRequest:
             self.client_auth.method,
             target.resource,
             target.audience,
+            self.resource.sender,
             self.verify_audience,
             str(dialect.says_audience),
             dialect.confirmation,
@@ -117,6 +121,8 @@ class TokenRequest:
         object.__setattr__(self, "identity", identity)
         # Not before: a credential that is replaced does not make the token for somewhere else.
         parts.append(self.client_auth.fingerprint())
+        # RFC 9449 6: a token that is bound to one key is of no use with another.
+        parts.append("" if self.proof_key is None else self.proof_key.thumbprint)
         parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
         object.__setattr__(self, "key", TokenKey.of(parts))
 
@@ -312,11 +318,7 @@ def issued_token(
     if response is None:
         raise _unusable(request, "is no JSON object")
     value = _access_token(response, request)
-    token_type = response.get("token_type")
-    # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
-    # if it does not understand the token type".
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise _unusable(request, f"has token_type {_shown(token_type)}, not 'Bearer'")
+    token_type = _token_type(response, request)
     # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
     issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
     if issued_type not in _ACCESS_TOKEN_TYPES:
@@ -327,13 +329,14 @@ def issued_token(
     confirmed = _is_confirmed(response, request)
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
+    _check_sender(claims, request)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
     if request.grant.expires_at is not None:
         lifetime = min(lifetime, timedelta(seconds=request.grant.expires_at - requested_at))
     token = AccessToken(
         value,
         resource,
-        "Bearer",
+        token_type,
         scopes,
         datetime.fromtimestamp(requested_at, UTC) + lifetime,
     )
@@ -354,6 +357,38 @@ def _access_token(response: Members, request: TokenRequest) -> Secret:
     if not re.fullmatch(r"[\x21-\x7e]+", value.reveal()):
         raise _unusable(request, "has an access_token with characters that no header can carry")
     return value
+
+
+def _token_type(response: Members, request: TokenRequest) -> str:
+    member, sender = response.get("token_type"), request.resource.sender
+    # RFC 9449 5: "A token_type of DPoP MUST be included in the access token response to signal to
+    # the client that the access token was bound to its DPoP key". RFC 8705 has no type of its own.
+    expected = "DPoP" if sender == "dpop" else "Bearer"
+    # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
+    # if it does not understand the token type".
+    if isinstance(member, str) and member.lower() == expected.lower():
+        return expected
+    advice = _CHECK_ADDRESS
+    if expected == "DPoP":
+        advice = (
+            "Resource(..., sender='dpop') wants it bound to the proof key: let the server do that "
+            "for this client (dpop_bound_access_tokens)."
+        )
+    elif isinstance(member, str) and member.lower() == "dpop":
+        advice = "It is bound to a key: set Resource(..., sender='dpop')."
+    raise _unusable(request, f"has token_type {_shown(member)}, not {expected!r}", advice)
+
+
+def _check_sender(claims: Claims | None, request: TokenRequest) -> None:
+    # RFC 9449 6.1: of an opaque token, only the resource server can know.
+    if claims is None or request.proof_key is None or claims.key_thumbprint is None:
+        return
+    if claims.key_thumbprint != request.proof_key.thumbprint:
+        raise _unusable(
+            request,
+            "has a token that is bound to another key",
+            "It would be refused with proofs of this one. Ask the operator of the server.",
+        )
 
 
 def _lifetime(
@@ -377,6 +412,9 @@ def _lifetime(
             f"has {member} {_shown(response[member])}, which leaves no positive number of seconds",
         )
     return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
+
+
+_CHECK_ADDRESS = "Check the address of the token endpoint."
 
 
 def _number(value: object) -> float:
@@ -513,10 +551,10 @@ def _mismatch(request: TokenRequest, audience: tuple[str, ...], why: str) -> Aud
     )
 
 
-def _unusable(request: TokenRequest, why: str) -> TokenRequestError:
+def _unusable(request: TokenRequest, why: str, advice: str = _CHECK_ADDRESS) -> TokenRequestError:
     return TokenRequestError(
         f"The token response of {request.server.name!r} for {request.resource.identifier!r} {why}. "
-        "No token was kept. Check the address of the token endpoint.",
+        f"No token was kept. {advice}",
         request.resource.identifier,
         200,
     )
@@ -581,6 +619,10 @@ _ADVICE = {
     "consent_required": "Somebody has to consent to this API; other APIs may be had all the same.",
     "interaction_required": "The user has to sign in again for this API.",
     "invalid_client": "Check the client id, its secret and the authentication method.",
+    "invalid_dpop_proof": (
+        "The server does not take the proof of the key. Compare the clocks, the algorithms it "
+        "accepts (ProofKey(algorithm=...)), and the address that it believes to be asked at."
+    ),
     "invalid_grant": "What the grant rests on has ended or was revoked.",
     "invalid_request": "The server misses or dislikes a parameter: look at its description.",
     "invalid_scope": "Check the scopes of the resource against what the client may ask for.",
@@ -590,4 +632,5 @@ _ADVICE = {
     ),
     "unauthorized_client": "Allow the client this grant at the server.",
     "unsupported_grant_type": "Enable this grant at the server.",
+    "use_dpop_nonce": "It goes on asking for another nonce: its replicas may not share their key.",
 }

@@ -65,6 +65,7 @@ class ClientConfig(TypedDict):
     jwks: NotRequired[dict[str, Any]]
     tls_client_auth_san_dns: NotRequired[str]
     assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
+    tls_client_certificate_bound_access_tokens: NotRequired[bool]
 
 
 class TLSConfig(TypedDict):
@@ -85,12 +86,15 @@ class Config(TypedDict):
         resources: By resource identifier, compared byte for byte.
         token_ttl: Seconds, for tokens without a resource or whose resource sets no `ttl`.
         tls: Adds an https port, named by `mtls_endpoint_aliases`, and an https issuer.
+        dpop: Binds tokens to keys (RFC 9449) for whoever sends a proof; `"nonces"` for those only
+            whose proof has a nonce.
     """
 
     clients: list[ClientConfig]
     resources: dict[str, ResourceConfig]
     token_ttl: NotRequired[int]
     tls: NotRequired[TLSConfig]
+    dpop: NotRequired[Literal["nonces", "proofs"]]
 
 
 class Assertion(TypedDict):
@@ -111,6 +115,7 @@ class TokenRequest(TypedDict):
         form: Every parameter but `client_secret` and `client_assertion`; a list each.
         method: How it was authenticated, to judge by what it carried.
         assertion: The client assertion, None if there was none.
+        proof: The DPoP proof, likewise.
         status: None while the answer is not known yet.
         error: RFC 6749 5.2, None if a token was issued.
     """
@@ -119,6 +124,7 @@ class TokenRequest(TypedDict):
     form: dict[str, list[str]]
     method: AuthMethod
     assertion: Assertion | None
+    proof: Assertion | None
     client_id: str | None
     status: int | None
     error: str | None

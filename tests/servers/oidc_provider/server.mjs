@@ -5,7 +5,7 @@
 // The first line on stdin is the configuration, as JSON (see `Config` in __init__.py).
 // The one line on stdout says where the server listens. It ends when stdin does.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
 import { createRequire } from 'node:module';
@@ -113,7 +113,8 @@ function signingKeys({ resources = {} }) {
   }));
 }
 
-function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 600 }, keys) {
+function providerConfiguration(config, keys) {
+  const { clients, dpop, resources = {}, token_ttl: tokenTtl = 600 } = config;
   const resourceServers = new Map(
     Object.entries(resources).map(([identifier, resource]) => [
       identifier, resourceServer(resource),
@@ -146,9 +147,15 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
+      dPoP: {
+        enabled: dpop !== undefined,
+        nonceSecret: randomBytes(32),
+        requireNonce: () => dpop === 'nonces',
+      },
       introspection: { enabled: true, allowedPolicy: () => true },
       mTLS: {
         enabled: true,
+        certificateBoundAccessTokens: true,
         tlsClientAuth: true,
         selfSignedTlsClientAuth: true,
         getCertificate: certificateOf,
@@ -221,8 +228,8 @@ function recordTokenRequests(provider, ledger) {
     }
     // Entered on arrival, so that the order is that of the requests and not of the answers.
     const entry = {
-      issuer: provider.issuer, form: {}, method: 'none', assertion: null, client_id: null,
-      status: null, error: null, error_description: null,
+      issuer: provider.issuer, form: {}, method: 'none', assertion: null, proof: null,
+      client_id: null, status: null, error: null, error_description: null,
     };
     ledger.push(entry);
     entries.set(ctx, entry);
@@ -269,6 +276,7 @@ function tokenRequest(ctx) {
     ),
     method: methodOf(ctx, authorization, body, assertion),
     assertion,
+    proof: decodedAssertion(ctx.get('dpop')),
     client_id: ctx.oidc.client?.clientId ?? body.client_id ?? basicUser(authorization) ?? null,
     status: ctx.status,
   };
