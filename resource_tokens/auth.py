@@ -26,6 +26,7 @@ from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import Grant
+from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
@@ -179,6 +180,46 @@ class ResourceTokenAuth(_Auth):
         """
         return await self.cache.aget(self._mapped(url), self._scopes, min_ttl=self._min_ttl)
 
+    def proof_for(
+        self, method: str, url: AnyURL, token: AccessToken, *, nonce: str | None = None
+    ) -> str:
+        """
+        The `DPoP` header to send along with a token of `token_for` that is bound to the proof key
+        (RFC 9449 7), for clients that are not httpx. Each request needs its own.
+
+        Args:
+            method: The method of the request.
+            url: Where it goes.
+            token: What it carries.
+            nonce: The `DPoP-Nonce` of an answer from there. It is remembered for the next proofs.
+
+        Raises:
+            UnmappedDestinationError: If no resource is mapped to the URL.
+            EgressBlockedError: If the token is for another resource.
+            ConfigurationError: If its tokens are not bound to a key.
+        """
+        resource = self._mapped(url)
+        key = self.cache._request_for(resource).proof_key
+        if key is None:
+            raise ConfigurationError(
+                f"The tokens of {resource.identifier!r} are bound to no key, so there is nothing "
+                "to prove. Set Resource(..., sender='dpop')."
+            )
+        full = http.URL(str(url))
+        if token.resource != resource.identifier:
+            where = display_url(full)
+            raise EgressBlockedError(
+                f"There is no proof for {where} with a token for {token.resource!r}: that "
+                f"destination is mapped to {resource.identifier!r}. Take the token of "
+                "token_for(url).",
+                where,
+                token.resource,
+            )
+        prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
+        if nonce is not None:
+            prover.heed(server, prover.terms(server), {"dpop-nonce": nonce})
+        return prover.proof(key, method, str(full), prover.terms(server), token)
+
     def close(self) -> None:
         """
         Start no more refreshes ahead. Optional and idempotent.
@@ -302,7 +343,7 @@ class ResourceTokenAuth(_Auth):
         remedy: Remedy | None
         if guard.proof_refused and "proof" not in guard.tried:
             remedy = Remedy("proof_refused", guard.proof_refused, prove=repeatable)
-            guard.tried.add("proof")
+            guard.tried += ("proof",)
         elif "token" in guard.tried or not self._is_from_resource(response, guard, asked):
             return None
         else:
@@ -314,7 +355,7 @@ class ResourceTokenAuth(_Auth):
                 warm=warm is not None,
                 repeatable=repeatable,
             )
-            guard.tried.add("token")
+            guard.tried += ("token",)
         if remedy is None:
             return None
         where = display_url(response.request.url)

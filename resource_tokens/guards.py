@@ -88,12 +88,13 @@ class HopGuard:
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
         # By place: whom a hop was proved to, and by which of its terms.
-        self._proofs: dict[bytes, tuple[Hashable, Terms]] = {}
+        self._proofs: dict[bytes, tuple[Hashable, Terms]] | None = None
+        # How many answers have been looked at for what they want of proofs.
         self._answered = 0
         # Why the last answer wants another proof, if that is worth a try.
         self.proof_refused = ""
         # The remedies that were tried already: each is tried once.
-        self.tried: set[str] = set()
+        self.tried: tuple[str, ...] = ()
         # Whether a redirect has left the resource. What comes after that was chosen by somebody
         # else, even if it leads back.
         self.strayed = False
@@ -137,7 +138,7 @@ class HopGuard:
         """
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
-        self._proofs = {}
+        self._proofs = None
         self.proof_refused = ""
         self.strayed = False
         self.first = True
@@ -198,10 +199,15 @@ class HopGuard:
         """
         if self._withheld:
             response.extensions["token_withheld"] = self._withheld
-        if self._proofs:
-            self._heed(response)
+        if self._proofs is not None:
+            self._heed(response, self._proofs)
         if self._shown is None or (self._seen and not response.history):
             return
+        self._look_back(response, self._shown)
+        if self._shown.proof_key is not None and not self._seen and response.status_code == 401:
+            raise self._nobody_looked(response.request, self._shown, "without the proof of its key")
+
+    def _look_back(self, response: Any, shown: Shown) -> None:
         request = response.request
         moved = request.url is not self._url or "target" in request.extensions
         # A hook that sets a `trace` of its own takes the guard off the wire.
@@ -210,22 +216,26 @@ class HopGuard:
             return
         places = {_place(hop) for hop in self._seen}
         for answer in (*response.history, response):
-            request, token = answer.request, self._shown.token
-            if not _carries(request, token):
+            request = answer.request
+            if not _carries(request, shown.token):
                 continue
             hop = hop_of(request, first=False)
             if _place(hop) not in places and self._rule(hop).why:
-                where = display_url(request.url)
-                error = EgressBlockedError(
-                    f"The token for {token.resource!r} was sent to {where}, by a redirect or a "
-                    "hook, through a transport whose hops nobody could look at. Revoke the token, "
-                    "and wrap the transport: EgressGuard(transport) or "
-                    "AsyncEgressGuard(transport).",
-                    where,
-                    token.resource,
-                )
-                self._report("egress_blocked", where, str(error))
-                raise error
+                raise self._nobody_looked(request, shown, "by a redirect or a hook", "Revoke it. ")
+
+    def _nobody_looked(
+        self, request: Any, shown: Shown, how: str, advice: str = ""
+    ) -> EgressBlockedError:
+        where = display_url(request.url)
+        error = EgressBlockedError(
+            f"The token for {shown.token.resource!r} was sent to {where}, {how}, through a "
+            f"transport whose hops nobody could look at. {advice}Wrap the transport: "
+            "EgressGuard(transport) or AsyncEgressGuard(transport).",
+            where,
+            shown.token.resource,
+        )
+        self._report("egress_blocked", where, str(error))
+        return error
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -273,7 +283,7 @@ class HopGuard:
         headers = _unproved(headers)
         if home and self._active:
             headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
-        else:
+        elif self._proofs is not None:
             self._proofs.pop(_place(hop), None)
         return headers
 
@@ -281,16 +291,17 @@ class HopGuard:
         prover, url = self._cache.prover, url_of(hop, self._cache.resources)
         server = (resource.identifier, origin_of(url))
         terms = prover.terms(server)
+        self._proofs = self._proofs or {}
         self._proofs[_place(hop)] = server, terms
         return _DPOP, prover.proof(key, hop.method, url, terms, token).encode("ascii")
 
-    def _heed(self, response: Any) -> None:
+    def _heed(self, response: Any, proofs: dict[bytes, tuple[Hashable, Terms]]) -> None:
         """
         Learn from those answers that are new, and were to a proof of ours.
         """
         answers = (*response.history, response)
         for answer in answers[self._answered :]:
-            server, terms = self._proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
+            server, terms = proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
             if server is not None:
                 error = _proof_error(answer)
                 self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)

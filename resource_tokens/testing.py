@@ -17,7 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from itertools import repeat
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from resource_tokens._local_http import Answer, Listener, Request, json_answer
+from resource_tokens._local_proofs import ProofChecker, RefusedProofError
 
 __all__ = [
     "ABSENT",
@@ -114,6 +115,8 @@ class _LocalServer(ABC):
     """
 
     def __init__(self) -> None:
+        self.dpop_nonce: str | None = None
+        self._proofs = ProofChecker()
         self._port = 0
         self._listener: Listener | None = None
         self._stopping = threading.Event()
@@ -212,13 +215,36 @@ class _LocalServer(ABC):
     @abstractmethod
     def _answer(self, request: Request) -> Answer: ...
 
+    def _proved(self, request: Request, now: float, token: str | None = None) -> str | None:
+        """
+        The thumbprint of the key that a request proves; None if it has no proof.
+
+        Raises:
+            RefusedProofError: It has one that is no good.
+        """
+        proofs = request.headers.get_all("DPoP", [])
+        if not proofs:
+            return None
+        with self._lock:
+            self._proofs.nonce = self.dpop_nonce
+            # Joined, so that two never pass for one.
+            return self._proofs.thumbprint(
+                ", ".join(proofs), request.method, self._origin + request.path, now, token
+            )
+
+    def _with_nonce(self, answer: Answer) -> Answer:
+        if self.dpop_nonce is None:
+            return answer
+        return replace(answer, headers=(*answer.headers, ("DPoP-Nonce", self.dpop_nonce)))
+
 
 class LocalAuthorizationServer(_LocalServer):
     """
     An OAuth authorization server for the client credentials grant with resource indicators.
 
-    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068) and publishes metadata
-    (RFC 8414 and OpenID discovery). Every public attribute may be set while it runs.
+    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068), binds them to the key of
+    whoever sends a DPoP proof (RFC 9449), and publishes metadata (RFC 8414 and OpenID discovery).
+    Every public attribute may be set while it runs.
 
     Args:
         clients: Secret by client id.
@@ -233,6 +259,7 @@ class LocalAuthorizationServer(_LocalServer):
         ignore_resource: Issue tokens for everything known, as servers without RFC 8707 do.
         same_token: Return the last live token again, whatever the request asks for.
         overrides: Members to replace in each success response, or with `ABSENT` to leave out.
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -308,6 +335,13 @@ class LocalAuthorizationServer(_LocalServer):
                 for kid, key in keys.items()
             ]
         }
+
+    @property
+    def now(self) -> float:
+        """
+        Seconds since the epoch, by the server's clock.
+        """
+        return self._clock()
 
     @property
     def token_requests(self) -> tuple[TokenRequestRecord, ...]:
@@ -442,9 +476,14 @@ class LocalAuthorizationServer(_LocalServer):
         try:
             form = _form(request)
             client = _presented_client(request, form)
-            answer = scripted or self._grant(form, client)
+            thumbprint = self._proved(request, received_at)
+            answer = scripted or self._grant(form, client, thumbprint)
         except _RefusedError as refused:
             answer = scripted or refused.answer
+        except RefusedProofError as refused:
+            members = {"error": refused.error, "error_description": str(refused)}
+            answer = scripted or json_answer(400, members, error=refused.error)
+        answer = self._with_nonce(answer)
 
         record = TokenRequestRecord(
             received_at=received_at,
@@ -466,7 +505,9 @@ class LocalAuthorizationServer(_LocalServer):
             known = value in self._issued or value in list(self.clients.values())
         return name, _REDACTED if known or _SECRET_PARAMETER.search(name) else value
 
-    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> Answer:
+    def _grant(
+        self, form: list[tuple[str, str]], client: _PresentedClient, thumbprint: str | None
+    ) -> Answer:
         secret = self.clients.get(client.client_id or "")
         if secret is None or secret != client.secret:
             raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
@@ -486,7 +527,7 @@ class LocalAuthorizationServer(_LocalServer):
             scopes = [scope for scope in requested or allowed if scope in allowed]
         if requested and not scopes:
             raise _RefusedError("invalid_scope", "None of the requested scopes is allowed here")
-        return self._issue(client.client_id or "", audience, scopes)
+        return self._issue(client.client_id or "", audience, scopes, thumbprint)
 
     def _target(self, resources: list[str]) -> tuple[str | list[str], list[str] | None]:
         """
@@ -510,16 +551,22 @@ class LocalAuthorizationServer(_LocalServer):
             allowed = list(dict.fromkeys(scopes))
         return audience if self.ignore_resource else audience[0], allowed
 
-    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> Answer:
+    def _issue(
+        self,
+        client_id: str,
+        audience: str | list[str],
+        scopes: list[str],
+        thumbprint: str | None,
+    ) -> Answer:
         now = self._clock()
         with self._lock:
             last = self._last if self.same_token else None
             if last is None or last[0] in self._revoked or last[1]["exp"] <= now:
-                last = self._last = self._sign(client_id, audience, scopes, now)
+                last = self._last = self._sign(client_id, audience, scopes, now, thumbprint)
         token, claims = last
         members: dict[str, object] = {
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if "cnf" in claims else "Bearer",
             "expires_in": math.floor(claims["exp"] - now),
         }
         if claims["scope"]:
@@ -530,9 +577,14 @@ class LocalAuthorizationServer(_LocalServer):
         )
 
     def _sign(
-        self, client_id: str, audience: str | list[str], scopes: list[str], now: float
+        self,
+        client_id: str,
+        audience: str | list[str],
+        scopes: list[str],
+        now: float,
+        thumbprint: str | None,
     ) -> tuple[str, dict[str, Any]]:
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": client_id,
             "client_id": client_id,
@@ -543,6 +595,8 @@ class LocalAuthorizationServer(_LocalServer):
             "exp": math.ceil(now + self.lifetime.total_seconds()),
             "jti": secrets.token_urlsafe(16),
         }
+        if thumbprint is not None:
+            claims["cnf"] = {"jkt": thumbprint}
         kid, key = list(self._keys.items())[-1]
         signed = jwt.encode(claims, key, "ES256", headers={"typ": "at+jwt", "kid": kid})
         opaque = self.token_format == "opaque"  # noqa: S105 - no password
@@ -556,11 +610,15 @@ class LocalResourceServer(_LocalServer):
     An API that lets in whoever shows a token of `authorization_server` for its audience.
 
     It answers 200 with `{"audience", "scope", "path"}`, 401 with an RFC 6750 challenge, or 404
-    where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
+    where `audiences` covers no prefix of the path. A token that is bound to a key needs a proof
+    (RFC 9449). Its ledger, `requests`, holds all requests.
 
     Args:
         audience: The audience of the whole host; its own `url` by default.
         audiences: Instead, the audience below each path; the longest prefix by segments wins.
+
+    Attributes:
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -614,26 +672,37 @@ class LocalResourceServer(_LocalServer):
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+        scheme, token = scheme.lower(), token.strip()
+        if scheme not in ("bearer", "dpop"):
             return _unauthorized()
         try:
-            claims = self._authorization_server.verify(token.strip(), audience=audience)
+            now = self._authorization_server.now
+            proved = self._proved(request, now, token) if scheme == "dpop" else None
+            claims = self._authorization_server.verify(token, audience=audience)
+        except RefusedProofError as refused:
+            return self._with_nonce(_unauthorized(str(refused), refused.error, "DPoP"))
         except jwt.InvalidTokenError as error:
-            return _unauthorized(str(error))
+            return self._with_nonce(_unauthorized(str(error)))
+        bound = claims.get("cnf", {}).get("jkt")
+        # RFC 9449 7.2: a bound token is not to be taken as a bearer token.
+        if bound != proved:
+            return self._with_nonce(_unauthorized("The key is not proved", scheme="DPoP"))
         members = {"audience": audience, "scope": claims["scope"], "path": request.path}
-        return json_answer(200, members)
+        return self._with_nonce(json_answer(200, members))
 
 
 def _covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
 
 
-def _unauthorized(description: str | None = None) -> Answer:
-    challenge = 'Bearer realm="local"'
+def _unauthorized(
+    description: str | None = None, error: str = "invalid_token", scheme: str = "Bearer"
+) -> Answer:
+    challenge = f'{scheme} realm="local"'
     if description is not None:
         # RFC 6750 3: no quote, backslash or control character in error_description.
         description = re.sub(r"[^ !#-\[\]-~]", "'", description)
-        challenge += f', error="invalid_token", error_description="{description}"'
+        challenge += f', error="{error}", error_description="{description}"'
     return json_answer(401, {}, ("WWW-Authenticate", challenge))
 
 

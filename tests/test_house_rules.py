@@ -32,7 +32,17 @@ RINGS = [
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_proofs", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {
+        "auth",
+        "guards",
+        "redis",
+        "testing",
+        "pytest_plugin",
+        "cli",
+        "_local_http",
+        "_local_proofs",
+        "",
+    },
 ]
 
 

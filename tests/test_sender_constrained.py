@@ -5,29 +5,41 @@ nonces, and APIs that check each proof with another library.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc.jwk import ECKey
 
 from resource_tokens import (
+    AccessToken,
     AuthorizationServer,
     ClientSecretBasic,
+    OAuthError,
     PrivateKeyJwt,
     ProofKey,
+    PublicClient,
+    RefreshToken,
     Resource,
     ResourceTokenAuth,
     TokenEvent,
 )
+from resource_tokens._sealing import new_key
+from resource_tokens.redis import RedisTokenStore
 from tests.conftest import Caller
 from tests.servers.apis import Sink
 from tests.servers.ledger import Seen
 from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, private_key, registered
 from tests.servers.proofs import ProofApi, read_proof
+from tests.servers.valkey import ValkeyServer
 
 ORDERS = "https://orders.example.com/api"
 BILLING = "urn:example:billing"
@@ -214,3 +226,69 @@ def test_a_second_try_has_another_assertion(
         assert first[part]["claims"]["jti"] != second[part]["claims"]["jti"]
     assert ledger.token_endpoint == second["proof"]["claims"]["htu"]
     assert "ath" not in second["proof"]["claims"]
+
+
+def test_a_refresh_token_of_a_public_client_is_bound_to_its_key(
+    fleet: Fleet, ledger: OidcProvider, tmp_path: Path
+) -> None:
+    """
+    R9449-12: whoever has its successor but not the key gets nothing.
+    """
+    key, stored = tmp_path / "key.jwk", list[str]()
+    key.write_text(json.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
+
+    def token(refresh_token: str, proof_key: ProofKey) -> AccessToken:
+        grant = RefreshToken(refresh_token, on_rotation=stored.append)
+        auth = fleet.auth(PublicClient("none"), grant=grant, proof_key=proof_key)
+        return auth.token_for(f"{fleet.orders.url}/")
+
+    first = ledger.refresh_token("none", {ORDERS: "orders:read"}, ProofKey(key).thumbprint)
+    token(first, ProofKey(key))
+    token(stored[-1], ProofKey(key))
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        token(stored[-1], ProofKey(ec.generate_private_key(ec.SECP256R1())))
+
+
+@BOTH
+def test_an_opaque_token_is_believed_to_be_bound(
+    caller: Caller, ledger: OidcProvider, fleet: Fleet
+) -> None:
+    """
+    R9449-6: its type says so, and the server knows by which key.
+    """
+    auth = fleet.auth()
+    token = caller.token(auth.cache, Resource(OPAQUE, sender="dpop"))
+
+    assert "DPoP" == token.token_type
+    said = ledger.introspected(token.reveal(), "agent", SECRET)
+    assert read_proof_of(auth, token) == said["cnf"]["jkt"]
+
+
+def read_proof_of(auth: ResourceTokenAuth, token: AccessToken) -> str:
+    """
+    The thumbprint of the key that an auth object proves.
+    """
+    url = next(iter(auth.resources))[0]
+    proof = auth.proof_for("GET", url, replace(token, resource=ORDERS))
+    return read_proof(proof)[2]
+
+
+def test_two_processes_share_a_token_only_with_one_key(fleet: Fleet, ledger: OidcProvider) -> None:
+    """
+    P2, R9449-14: in one Valkey server, sealed by the same key of the store.
+    """
+    mine, sealed_with = ProofKey(), new_key()
+    with ValkeyServer() as valkey:
+
+        def process(key: ProofKey) -> str:
+            store = RedisTokenStore(valkey.url, keys=[sealed_with])
+            auth = fleet.auth(store=store, proof_key=key)
+            with httpx.Client(auth=auth) as client:
+                assert 200 == client.get(f"{fleet.orders.url}/").status_code
+            return auth.token_for(f"{fleet.orders.url}/").reveal()
+
+        tokens = [process(mine), process(mine), process(ProofKey())]
+
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert 2 == [entry["status"] for entry in ledger.ledger()].count(200)
+    assert 1 == fleet.event_names().count("token_loaded")

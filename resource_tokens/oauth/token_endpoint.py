@@ -170,6 +170,11 @@ class TokenRequest:
         return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
+        if (self.resource.sender == "dpop") != (self.proof_key is not None):
+            raise ConfigurationError(
+                f"Resource({self.resource.identifier!r}, sender={self.resource.sender!r}): a proof "
+                "key goes with sender='dpop', and with nothing else."
+            )
         grant, resource = self.grant, self.resource.identifier
         public, local = not self.client_auth.confidential, self.server.dialect.form == "get"
         if grant.confidential and public and not local:
@@ -192,6 +197,18 @@ class TokenRequest:
                 f"{resource!r} names its own server=, and the grant {grant.grant_type!r} was "
                 "issued by another: it goes to the server of its auth object only. Use an auth "
                 "object of its own for that resource."
+            )
+        # RFC 9449 5: of a public client, a refresh token is bound to the key as well.
+        if (
+            public
+            and grant.grant_type == "refresh_token"
+            and self.proof_key is not None
+            and not self.proof_key.lasting
+        ):
+            raise ConfigurationError(
+                f"The refresh token of a public client for {resource!r} is bound to the proof "
+                "key, and this one ends with the process. Give one that lasts: "
+                "ResourceTokenAuth(..., proof_key=ProofKey(pathlib.Path(...)))."
             )
         # RFC 6749 6: "The requested scope MUST NOT include any scope not originally granted".
         if grant.scopes is not None and self.scopes - grant.scopes:

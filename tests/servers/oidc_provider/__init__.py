@@ -169,15 +169,20 @@ class OidcProvider(ChildServer):
         """
         send(f"{self.issuer}/_ledger", method="DELETE")
 
-    def refresh_token(self, client_id: str, resources: Mapping[str, str]) -> str:
+    def refresh_token(
+        self, client_id: str, resources: Mapping[str, str], thumbprint: str | None = None
+    ) -> str:
         """
         A refresh token of the main issuer, as after a user's consent in a browser.
 
         Args:
             client_id: Whose it is.
             resources: The resources it is good for, and the scopes at each.
+            thumbprint: That of the key that it was asked for with, if there was one.
         """
-        grant = {"client_id": client_id, "resources": dict(resources)}
+        grant: dict[str, Any] = {"client_id": client_id, "resources": dict(resources)}
+        if thumbprint is not None:
+            grant["jkt"] = thumbprint
         answer = send(f"{self.issuer}/_grants", method="POST", body=json.dumps(grant).encode())
         return str(json.loads(answer)["refresh_token"])
 

@@ -248,7 +248,7 @@ function recordTokenRequests(provider, ledger) {
 }
 
 // What a user's consent in a browser would have led to.
-async function refreshToken(provider, { client_id: clientId, resources }) {
+async function refreshToken(provider, { client_id: clientId, resources, jkt }) {
   const accountId = 'alice';
   const grant = new provider.Grant({ accountId, clientId });
   for (const [resource, scope] of Object.entries(resources)) {
@@ -259,6 +259,7 @@ async function refreshToken(provider, { client_id: clientId, resources }) {
     client: await provider.Client.find(clientId),
     grantId: await grant.save(),
     gty: 'authorization_code',
+    jkt,
     resource: Object.keys(resources),
     scope: Object.values(resources).join(' '),
   }).save();
