@@ -4,6 +4,7 @@ One access token per resource, shown to that resource and to nothing else.
 
 from resource_tokens.auth import ResourceTokenAuth
 from resource_tokens.cache import TokenCache
+from resource_tokens.certificates import AsyncCertificateTransport, CertificateTransport
 from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
@@ -30,9 +31,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessToken",
+    "AsyncCertificateTransport",
     "AsyncEgressGuard",
     "AudienceMismatchError",
     "AuthorizationServer",
+    "CertificateTransport",
     "ClientAssertionFile",
     "ClientCredentials",
     "ClientSecretBasic",

@@ -47,6 +47,7 @@ class Hop(NamedTuple):
         port: The port, or `None` for the scheme's own.
         target: The request target: path and query, or a whole URL where a proxy is spoken to.
         method: The method.
+        certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
     """
@@ -59,6 +60,7 @@ class Hop(NamedTuple):
     first: bool
     server_name: str | None = None
     method: str = "GET"
+    certificate: bytes | None = None
 
     @property
     def destination(self) -> str:
@@ -86,16 +88,25 @@ class Shown:
     Attributes:
         header: The very header in which it is shown.
         proof_key: The key that each hop has to prove along with it, if it is bound to one.
+        certificate: Likewise the thumbprint of the certificate that each connection has to show.
     """
 
-    __slots__ = ("header", "identity", "proof_key", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
 
     def __init__(self, token: AccessToken, request: TokenRequest) -> None:
         self.token = token
         self.resource = request.resource
         self.identity = request.identity
         self.proof_key = request.proof_key
+        self.certificate = request.certificate
         self.header: Header = (b"Authorization", token.authorization.encode("ascii"))
+
+    @property
+    def constrained(self) -> bool:
+        """
+        Whether it is of no use alone.
+        """
+        return self.proof_key is not None or self.certificate is not None
 
     @property
     def length(self) -> int:

@@ -37,18 +37,21 @@ if TYPE_CHECKING:
     from resource_tokens.auth import ResourceTokenAuth
     from resource_tokens.oauth.dpop import ProofKey
 
-    class _Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+    class Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
         """Both libraries' base, for `with`; what they disagree on is overridden below."""
 
-    class _AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+    class AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
         """The same for async clients."""
 else:
-    _Transport = new_class("_Transport", tuple(lib.BaseTransport for lib in LIBRARIES))
-    _AsyncTransport = new_class(
-        "_AsyncTransport", tuple(lib.AsyncBaseTransport for lib in LIBRARIES)
-    )
+    Transport = new_class("Transport", tuple(lib.BaseTransport for lib in LIBRARIES))
+    AsyncTransport = new_class("AsyncTransport", tuple(lib.AsyncBaseTransport for lib in LIBRARIES))
 
 __all__ = ["AsyncEgressGuard", "AsyncHopGuard", "EgressGuard", "HopGuard"]
+
+# The extensions of a request: its guard, and the thumbprint of the certificate that its connection
+# shows.
+EXTENSION = "resource_tokens"
+CERTIFICATE = "resource_tokens.certificate"
 
 
 class HopGuard:
@@ -108,7 +111,7 @@ class HopGuard:
         since two flows cannot share headers and extensions.
         """
         guard = cls(cache, asked)
-        earlier = request.extensions.setdefault(_EXTENSION, guard)
+        earlier = request.extensions.setdefault(EXTENSION, guard)
         if earlier is not guard:
             request = earlier._leave_to(guard, request)
         extensions = request.extensions
@@ -123,13 +126,13 @@ class HopGuard:
         if self._turn.acquire(blocking=False):
             guard._turn = self._turn
         else:
-            request = _copy(request)
+            request = copied(request)
         shown = self._shown
         if shown and request.headers.get("Authorization") == shown.token.authorization:
             del request.headers["Authorization"]
         if request.extensions.get("trace") == self.__call__:
             request.extensions["trace"] = self._users
-        request.extensions[_EXTENSION] = guard
+        request.extensions[EXTENSION] = guard
         return request
 
     def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
@@ -148,6 +151,19 @@ class HopGuard:
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
+
+    def certified(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for the token of a hop, if that has to go on a connection with a certificate.
+        """
+        shown = self._shown
+        if shown is None or shown.certificate is None or self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(hop).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
 
     def knows(self, cache: TokenCache) -> bool:
         """
@@ -204,8 +220,10 @@ class HopGuard:
         if self._shown is None or (self._seen and not response.history):
             return
         self._look_back(response, self._shown)
-        if self._shown.proof_key is not None and not self._seen and response.status_code == 401:
-            raise self._nobody_looked(response.request, self._shown, "without the proof of its key")
+        if self._shown.constrained and not self._seen and response.status_code == 401:
+            bound_to = "the proof of its key" if self._shown.proof_key else "its certificate"
+            how = f"without {bound_to}"
+            raise self._nobody_looked(response.request, self._shown, how)
 
     def _look_back(self, response: Any, shown: Shown) -> None:
         request = response.request
@@ -250,16 +268,16 @@ class HopGuard:
             raise
         shown = self._shown
         if hop.first or (shown is None and not ruling.stripped):
-            return self._proved(hop, ruling.headers, home=not ruling.why), None
+            return self._constrained(hop, ruling.headers, home=not ruling.why), None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            return self._proved(hop, [*ruling.headers, *added], home=True), None
+            return self._constrained(hop, [*ruling.headers, *added], home=True), None
         self.strayed = True
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
         self._withheld = (*self._withheld, event)
-        headers = self._proved(hop, ruling.headers, home=False)
+        headers = self._constrained(hop, ruling.headers, home=False)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
         if ruling.resource is not None and reauthorized and bare and self._active:
             return headers, self._cache._request_for(ruling.resource)
@@ -273,12 +291,20 @@ class HopGuard:
             return headers
         return [*_unproved(headers), self._proof(hop, other.proof_key, other.resource, token)]
 
-    def _proved(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
+    def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
-        The headers with a proof for this hop, if the token wants one; no other proof goes along.
+        The headers, with what the token is bound to: its certificate is on the connection, or a
+        proof of its key is made for this hop, and no other proof goes along.
+
+        Raises:
+            EgressBlockedError: If the connection has another certificate, or none.
         """
         shown = self._shown
-        if shown is None or shown.proof_key is None:
+        if shown is None:
+            return headers
+        if home and hop.certificate != shown.certificate:
+            raise self._uncertified(hop, shown)
+        if shown.proof_key is None:
             return headers
         headers = _unproved(headers)
         if home and self._active:
@@ -306,6 +332,17 @@ class HopGuard:
                 error = _proof_error(answer)
                 self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
         self._answered = len(answers)
+
+    def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
+        error = EgressBlockedError(
+            f"The request to {hop.destination} was stopped before it was sent: its token is bound "
+            "to a client certificate, which this connection does not show. Give the client "
+            "transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+            hop.destination,
+            shown.token.resource,
+        )
+        self._report("egress_blocked", hop.destination, str(error))
+        return error
 
     def _is_bare(self, wire: Any) -> bool:
         """
@@ -367,7 +404,7 @@ class AsyncHopGuard(HopGuard):
         return self._reauthorized(hop, headers, other, token)
 
 
-class EgressGuard(_Transport):
+class EgressGuard(Transport):
     """
     The check of every hop around a transport that is not httpx's own: WSGI, a mock, a cache.
 
@@ -395,7 +432,7 @@ class EgressGuard(_Transport):
         Raises:
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
-        guard = request.extensions.get(_EXTENSION)
+        guard = request.extensions.get(EXTENSION)
         if guard is not None:
             request = _dressed(request, guard.look(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
@@ -408,7 +445,7 @@ class EgressGuard(_Transport):
         self._transport.close()
 
 
-class AsyncEgressGuard(_AsyncTransport):
+class AsyncEgressGuard(AsyncTransport):
     """
     The same as `EgressGuard` for async clients: ASGI, a mock, a cache.
 
@@ -432,7 +469,7 @@ class AsyncEgressGuard(_AsyncTransport):
         Raises:
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
-        guard = request.extensions.get(_EXTENSION)
+        guard = request.extensions.get(EXTENSION)
         if guard is not None:
             request = _dressed(request, await guard.alook(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
@@ -459,6 +496,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         first,
         extensions.get("sni_hostname"),
         request.method,
+        extensions.get(CERTIFICATE),
     )
 
 
@@ -476,6 +514,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         first,
         wire.extensions.get("sni_hostname"),
         wire.method.decode("ascii"),
+        wire.extensions.get(CERTIFICATE),
     )
 
 
@@ -491,7 +530,10 @@ def _untraced(extensions: dict[str, Any]) -> dict[str, Any]:
     return untraced
 
 
-def _copy(request: Any) -> Any:
+def copied(request: Any) -> Any:
+    """
+    A copy of a request of httpx, with headers and extensions of its own.
+    """
     made = object.__new__(type(request))
     made.__dict__.update(request.__dict__)
     made.headers = type(request.headers)(request.headers)
@@ -526,7 +568,7 @@ def _dressed(request: Any, headers: Sequence[Header]) -> Any:
         return request
     if any(name == _DPOP for name, _ in headers):
         # httpx takes the headers of its own request along to where a redirect leads.
-        request = _copy(request)
+        request = copied(request)
     request.headers = type(request.headers)(list(headers))
     return request
 
@@ -562,7 +604,6 @@ def _place(hop: Hop) -> bytes:
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _DPOP = b"DPoP"
 _NOBODY: tuple[Hashable, Terms] = (None, Terms())
-_EXTENSION = "resource_tokens"
 # The last time that a request is spoken of over HTTP/1.1 before its headers go. Over HTTP/2 the
 # same object can be sent once more, on another connection.
 _HTTP1 = "http11.send_request_headers.started"

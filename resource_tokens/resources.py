@@ -123,6 +123,12 @@ class Resource:
                 f"host_header={self.host_header!r} for {self.identifier!r} is a host with an "
                 "optional port, and goes with connect_to=."
             )
+        if self.sender == "mtls" and (self.connect_to or self.redirects == "reauthorize"):
+            raise ConfigurationError(
+                f"{self.identifier!r} has sender='mtls', which goes neither with connect_to=, "
+                "where the connection is a sidecar's own, nor with redirects='reauthorize': no "
+                "other API chooses where this certificate is shown."
+            )
         if (self.server is None) != (self.client_auth is None):
             # A credential belongs to the server it was issued by, and is shown to no other.
             raise ConfigurationError(
@@ -203,6 +209,11 @@ class ResourceMap:
         scheme, host, port, prefix = parse_destination(
             destination, resource.identifier, plain_http=plain_http
         )
+        if resource.sender == "mtls" and scheme != "https":
+            raise ConfigurationError(
+                f"The destination {destination!r} is plain http, where no certificate is shown, "
+                f"and {resource.identifier!r} has sender='mtls'. Use https."
+            )
         paths = self._hosts.setdefault((scheme, host, port), _Paths())
         twin = paths.twin_of(prefix)
         if twin is not None:

@@ -34,6 +34,7 @@ RINGS = [
     {"cache", "logs"},
     {
         "auth",
+        "certificates",
         "guards",
         "redis",
         "testing",
@@ -96,9 +97,11 @@ def test_the_public_names() -> None:
     """
     assert [
         "AccessToken",
+        "AsyncCertificateTransport",
         "AsyncEgressGuard",
         "AudienceMismatchError",
         "AuthorizationServer",
+        "CertificateTransport",
         "ClientAssertionFile",
         "ClientCredentials",
         "ClientSecretBasic",

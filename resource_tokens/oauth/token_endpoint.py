@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from resource_tokens.oauth.messages import (
     refused_redirect,
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.tls_client_auth import TlsClientAuth
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
@@ -64,6 +66,8 @@ class TokenRequest:
         scopes_sent: The scopes as this server writes them.
         discovered_from: What was configured, where the resource itself has named the server.
         proof_key: The key that the token is to be bound to, for `Resource(sender="dpop")`.
+        certificate: The SHA-256 thumbprint of the certificate that it is to be bound to, for
+            `Resource(sender="mtls")`.
     """
 
     server: AuthorizationServer
@@ -77,6 +81,7 @@ class TokenRequest:
     identity: Identity = field(init=False)
     target: tuple[tuple[str, str], ...] = field(init=False)
     scopes_sent: frozenset[str] = field(init=False)
+    certificate: bytes | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._check_grant()
@@ -120,7 +125,11 @@ class TokenRequest:
             identity = self.discovered_from.identity
         object.__setattr__(self, "identity", identity)
         # Not before: a credential that is replaced does not make the token for somewhere else.
-        parts.append(self.client_auth.fingerprint())
+        fingerprint = self.client_auth.fingerprint()
+        parts.append(fingerprint)
+        # RFC 8705 3: it is bound to the certificate that is shown to the token endpoint.
+        mutual_tls = self.resource.sender == "mtls"
+        object.__setattr__(self, "certificate", fingerprint if mutual_tls else None)
         # RFC 9449 6: a token that is bound to one key is of no use with another.
         parts.append("" if self.proof_key is None else self.proof_key.thumbprint)
         parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
@@ -174,6 +183,12 @@ class TokenRequest:
             raise ConfigurationError(
                 f"Resource({self.resource.identifier!r}, sender={self.resource.sender!r}): a proof "
                 "key goes with sender='dpop', and with nothing else."
+            )
+        if self.resource.sender == "mtls" and not isinstance(self.client_auth, TlsClientAuth):
+            raise ConfigurationError(
+                f"Resource({self.resource.identifier!r}, sender='mtls'): its tokens are bound to "
+                "the certificate that the client authenticates with (RFC 8705 3), so that is by "
+                "TlsClientAuth."
             )
         grant, resource = self.grant, self.resource.identifier
         public, local = not self.client_auth.confidential, self.server.dialect.form == "get"
@@ -397,10 +412,22 @@ def _token_type(response: Members, request: TokenRequest) -> str:
 
 
 def _check_sender(claims: Claims | None, request: TokenRequest) -> None:
-    # RFC 9449 6.1: of an opaque token, only the resource server can know.
-    if claims is None or request.proof_key is None or claims.key_thumbprint is None:
+    # Of an opaque token, only the resource server can know.
+    if claims is None:
         return
-    if claims.key_thumbprint != request.proof_key.thumbprint:
+    if request.certificate is not None:
+        # RFC 8705 3.1. There is no token type for it, so this alone tells it from a bearer token.
+        thumbprint = urlsafe_b64encode(request.certificate).decode().rstrip("=")
+        if claims.certificate_thumbprint != thumbprint:
+            raise _unusable(
+                request,
+                "has a token that is not bound to the certificate of the client",
+                "Resource(..., sender='mtls') wants that: let the server do it for this client "
+                "(tls_client_certificate_bound_access_tokens).",
+            )
+    # RFC 9449 6.1. That it is bound, its type has said.
+    bound_to = claims.key_thumbprint
+    if request.proof_key is not None and bound_to not in (None, request.proof_key.thumbprint):
         raise _unusable(
             request,
             "has a token that is bound to another key",
