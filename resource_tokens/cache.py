@@ -17,6 +17,7 @@ from resource_tokens._acquire import Acquirer
 from resource_tokens._ask import AT_A_TIME, Surroundings
 from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
+from resource_tokens._proofs import Prover
 from resource_tokens._refusals import Remedy
 from resource_tokens._subjects import Subjects
 from resource_tokens.egress import Bindings
@@ -29,6 +30,7 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.inbound_tokens import InboundToken
@@ -73,6 +75,8 @@ class TokenCache:
             if it is not given.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
+        proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
+            one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
         clock: Seconds that never jump, for lifetimes.
@@ -88,6 +92,7 @@ class TokenCache:
         grant: Grant | None = None,
         exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
+        proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
@@ -102,6 +107,8 @@ class TokenCache:
         self.resources = ResourceMap(resources)
         self.events = Events(on_event)
         self.bindings = Bindings()
+        self.prover = Prover(wall_clock)
+        self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
         if not isinstance(self._grant, Grant):
             raise ConfigurationError(
@@ -401,6 +408,7 @@ class TokenCache:
                 self._grant,
                 resource,
                 parse_scopes(resource.scopes if scopes is None else scopes),
+                proof_key=self._proof_key if resource.sender == "dpop" else None,
             )
         )
         self._rotating.add(request.client_auth)

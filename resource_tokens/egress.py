@@ -35,7 +35,7 @@ from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken, TokenKey
 
-__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]
+__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule", "url_of"]
 
 Header = tuple[bytes, bytes]
 
@@ -47,6 +47,8 @@ class Hop(NamedTuple):
     Attributes:
         port: The port, or `None` for the scheme's own.
         target: The request target: path and query, or a whole URL where a proxy is spoken to.
+        method: The method.
+        certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
     """
@@ -58,6 +60,8 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
+    method: str = "GET"
+    certificate: bytes | None = None
 
     @property
     def destination(self) -> str:
@@ -84,15 +88,26 @@ class Shown:
 
     Attributes:
         header: The very header in which it is shown.
+        proof_key: The key that each hop has to prove along with it, if it is bound to one.
+        certificate: Likewise the thumbprint of the certificate that each connection has to show.
     """
 
-    __slots__ = ("header", "identity", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
 
     def __init__(self, token: AccessToken, request: TokenRequest) -> None:
         self.token = token
         self.resource = request.resource
         self.identity = request.identity
+        self.proof_key = request.proof_key
+        self.certificate = request.certificate
         self.header: Header = (b"Authorization", token.authorization.encode("ascii"))
+
+    @property
+    def constrained(self) -> bool:
+        """
+        Whether it is of no use alone.
+        """
+        return self.proof_key is not None or self.certificate is not None
 
     @property
     def length(self) -> int:
@@ -275,6 +290,21 @@ def rule(
         return Ruling(hop.headers, resource, why, False)
     kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
     return Ruling(kept, resource, why, True)
+
+
+def url_of(hop: Hop, resources: ResourceMap) -> str:
+    """
+    The URL of a hop without its query, as the server reads it that the hop is for, and not a proxy
+    before it: where a sidecar is asked, that is the scheme of the destination and the `Host`.
+    """
+    if not hop.target.startswith(b"/"):
+        return hop.target.partition(b"?")[0].decode("ascii")
+    named = next((value for name, value in hop.headers if name in _HOST), b"")
+    behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
+    if behind is None:
+        return destination(hop.scheme, hop.host, hop.port, hop.target)
+    path = hop.target.partition(b"?")[0].decode("ascii")
+    return f"{behind[0]}://{named.decode('ascii')}{path}"
 
 
 def _read(

@@ -22,6 +22,7 @@ EventName = Literal[
     "refresh_token_rotated",
     "credential_rotated",
     "token_rejected",
+    "proof_refused",
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",

@@ -29,10 +29,22 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
+    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_proofs", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
-    {"auth", "guards", "inbound", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {
+        "auth",
+        "certificates",
+        "guards",
+        "inbound",
+        "redis",
+        "testing",
+        "pytest_plugin",
+        "cli",
+        "_local_http",
+        "_local_proofs",
+        "",
+    },
 ]
 
 
@@ -86,9 +98,11 @@ def test_the_public_names() -> None:
     """
     assert [
         "AccessToken",
+        "AsyncCertificateTransport",
         "AsyncEgressGuard",
         "AudienceMismatchError",
         "AuthorizationServer",
+        "CertificateTransport",
         "ClientAssertionFile",
         "ClientCredentials",
         "ClientSecretBasic",
@@ -101,6 +115,7 @@ def test_the_public_names() -> None:
         "JwtBearer",
         "OAuthError",
         "PrivateKeyJwt",
+        "ProofKey",
         "PublicClient",
         "RefreshToken",
         "Resource",
