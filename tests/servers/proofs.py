@@ -1,6 +1,6 @@
 """
-An API that lets in whoever proves the key that a token is bound to (RFC 9449 4.3 and 7), checked
-with joserfc.
+APIs that let in whoever has what a token is bound to: the key that a proof is signed with (RFC 9449
+4.3 and 7), checked with joserfc; or the certificate on the connection (RFC 8705 3).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey, OKPKey
 
 from tests.servers.apis import Answer, LedgerApi, Seen
 
-__all__ = ["ProofApi", "read_proof"]
+__all__ = ["CertificateApi", "ProofApi", "read_proof", "thumbprint_of"]
 
 
 def read_proof(proof: str) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -81,8 +81,7 @@ class ProofApi(LedgerApi):
         wrong = self._wrong(request, header, claims)
         if wrong:
             return _refusal("invalid_dpop_proof", wrong)
-        digest = hashlib.sha256(token.encode("ascii")).digest()
-        if claims.get("ath") != urlsafe_b64encode(digest).decode().rstrip("="):
+        if claims.get("ath") != thumbprint_of(token.encode("ascii")):
             return _refusal("invalid_dpop_proof", "ath")
         audience = self._audience_of(request)
         assert audience is not None
@@ -112,6 +111,30 @@ class ProofApi(LedgerApi):
             "iat": abs(self.clock() - claims["iat"]) < 30,
         }
         return next((name for name, holds in checks.items() if not holds), "")
+
+
+class CertificateApi(LedgerApi):
+    """
+    Refuses a token that is not bound to the certificate that it comes with. Serve it with a context
+    that asks for one.
+    """
+
+    def _own_answer(self, request: Seen) -> Answer:
+        answer = super()._own_answer(request)
+        if answer.status != 200:
+            return answer
+        _, _, token = request.header("authorization")[0].partition(" ")
+        bound_to = jwt.decode(token, options={"verify_signature": False})["cnf"]["x5t#S256"]
+        if request.certificate is None or bound_to != thumbprint_of(request.certificate):
+            return _refusal("invalid_token", "not with this certificate")
+        return answer
+
+
+def thumbprint_of(octets: bytes) -> str:
+    """
+    A SHA-256 digest as these RFCs write it.
+    """
+    return urlsafe_b64encode(hashlib.sha256(octets).digest()).decode().rstrip("=")
 
 
 def _refusal(error: str, reason: str) -> Answer:
