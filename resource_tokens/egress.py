@@ -48,6 +48,7 @@ class Hop(NamedTuple):
         target: The request target: path and query, or a whole URL where a proxy is spoken to.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
+        by_hand: Whether the target was set by hand, in the place of that of the URL.
     """
 
     scheme: str
@@ -57,6 +58,7 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
+    by_hand: bool = False
 
     @property
     def destination(self) -> str:
@@ -362,6 +364,9 @@ def _belongs_to(
     if _NOT_IN_TARGETS.search(target):
         return None, "its target contains white space or bytes that no URL has."
     proxied = not target.startswith(b"/")
+    if proxied and hop.by_hand:
+        # It goes to whoever is connected to, and only a proxy would take it on to its URL.
+        return None, "its target was set by hand, to something else than a path."
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))

@@ -388,6 +388,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
+        "target" in extensions,
     )
 
 
@@ -404,6 +405,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
+        "target" in wire.extensions,
     )
 
 

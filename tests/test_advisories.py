@@ -1052,6 +1052,27 @@ def test_the_target_extension_replaces_the_path(caller: Caller, net: Net, http2:
     assert [] == place.seen
 
 
+def test_a_whole_url_as_the_target(caller: Caller, net: Net) -> None:
+    """
+    M7: only who speaks to a proxy writes a whole URL as the target. Set by hand it says where the
+    request pretends to go, and httpx takes it along to wherever a redirect leads.
+    """
+    net.chain(f"{GATEWAY}/orders/jump", f"{FILES}/landing")
+    auth = net.auth(
+        {
+            f"{GATEWAY}/orders": Resource(ORDERS, allow_http_proxy=True),
+            f"{GATEWAY}/billing": Resource(BILLING, allow_http_proxy=True),
+        }
+    )
+
+    with net.client(caller, auth=auth) as client:
+        for url in (f"{GATEWAY}/orders/jump", f"{GATEWAY}/billing/x"):
+            with pytest.raises(EgressBlockedError, match="by hand"):
+                client.get(url, extensions={"target": f"{GATEWAY}/orders/jump".encode()})
+
+    assert [] == [*net.at(GATEWAY).seen, *net.at(FILES).seen]
+
+
 @BOTH
 def test_cve_2026_6276_another_host_than_the_urls(caller: Caller, net: Net, http2: bool) -> None:
     """
