@@ -90,9 +90,7 @@ class Sharing:
         self._writing = _Standing()
         self._said = False
 
-    def visit(
-        self, request: TokenRequest, io: IO, usable: Callable[[CachedToken], bool]
-    ) -> Visit:
+    def visit(self, request: TokenRequest, io: IO, usable: Callable[[CachedToken], bool]) -> Visit:
         """
         The way of one caller to a token.
         """
@@ -338,9 +336,7 @@ class Visit:
         freshness = cached.freshness
         age = self._sharing.now() - freshness.requested_at
         stored = StoredToken(cached.token, freshness.requested_wall, self._generation, age)
-        kept = await self._attempt(
-            lambda: self._store.save(self._request.key, stored), writes=True
-        )
+        kept = await self._attempt(lambda: self._store.save(self._request.key, stored), writes=True)
         return await self.found() if kept is False else None
 
     async def pause(self) -> None:

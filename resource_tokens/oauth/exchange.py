@@ -195,6 +195,4 @@ def _type_uri(given: str) -> str:
 
 
 # RFC 8693 3, and draft-ietf-oauth-identity-assertion-authz-grant.
-_TYPES = frozenset(
-    {"access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt", "id-jag"}
-)
+_TYPES = frozenset({"access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt", "id-jag"})

@@ -21,6 +21,7 @@ __all__ = [
     "HTTPAnswer",
     "HTTPRequest",
     "Members",
+    "date_of",
     "json_object",
     "quoted",
     "refused_redirect",
@@ -124,8 +125,16 @@ def retry_after(answer: HTTPAnswer, now: float) -> float | None:
         return float(value)
     until = _date(value)
     # By the server's own clock, where it says what time it is there.
-    date = _date(answer.headers.get("date", ""))
+    date = date_of(answer)
     return None if until is None else max(0.0, until - (now if date is None else date))
+
+
+def date_of(answer: HTTPAnswer) -> float | None:
+    """
+    What time it was at the server, in seconds since the epoch (RFC 9110 6.6.1); `None` if it does
+    not say.
+    """
+    return _date(answer.headers.get("date", ""))
 
 
 def _date(value: str) -> float | None:
