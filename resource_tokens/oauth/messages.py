@@ -45,7 +45,8 @@ class ClientCertificate(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
     """
-    What to send. `headers` and `body` can hold credentials and stay out of `repr`.
+    What to send. `headers`, `body` and the query of `url` can hold credentials and stay out of
+    `repr`.
 
     Attributes:
         secrets: What must not show up in any message, even if the server sends it back.
@@ -55,11 +56,14 @@ class HTTPRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    body: bytes = b""
     secrets: tuple[Secret, ...] = ()
     certificate: ClientCertificate | None = None
     reach: Reach = Reach.LINK_LOCAL
+
+    def __repr__(self) -> str:
+        return f"HTTPRequest({self.method} {self.url.partition('?')[0]!r})"
 
 
 @dataclass(frozen=True, slots=True)
