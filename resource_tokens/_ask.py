@@ -26,6 +26,8 @@ from functools import partial
 from cachetools import LRUCache, TTLCache
 
 from resource_tokens._addresses import Reach
+from resource_tokens._destinations import display_url
+from resource_tokens._httpx import http
 from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
 from resource_tokens._proofs import PROOF_REFUSED, Prover
@@ -420,9 +422,9 @@ def turn_limit(request: TokenRequest) -> float:
 
 
 def _failed(request: TokenRequest, message: HTTPRequest, why: str) -> TokenRequestError:
-    resource = request.resource.identifier
+    resource, where = request.resource.identifier, display_url(http.URL(message.url))
     return TokenRequestError(
-        f"No token for {resource!r}: {message.method} {message.url} failed: {why}. Check that the "
+        f"No token for {resource!r}: {message.method} {where} failed: {why}. Check that the "
         "authorization server can be reached from here.",
         resource,
     )

@@ -51,6 +51,7 @@ class Hop(NamedTuple):
         certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
+        by_hand: Whether the target was set by hand, in the place of that of the URL.
     """
 
     scheme: str
@@ -62,6 +63,7 @@ class Hop(NamedTuple):
     server_name: str | None = None
     method: str = "GET"
     certificate: bytes | None = None
+    by_hand: bool = False
 
     @property
     def destination(self) -> str:
@@ -412,6 +414,9 @@ def _belongs_to(
     if _NOT_IN_TARGETS.search(target):
         return None, "its target contains white space or bytes that no URL has."
     proxied = not target.startswith(b"/")
+    if proxied and hop.by_hand:
+        # It goes to whoever is connected to, and only a proxy would take it on to its URL.
+        return None, "its target was set by hand, to something else than a path."
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))

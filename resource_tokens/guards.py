@@ -498,6 +498,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         extensions.get("sni_hostname"),
         request.method,
         extensions.get(CERTIFICATE),
+        "target" in extensions,
     )
 
 
@@ -516,6 +517,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.extensions.get("sni_hostname"),
         wire.method.decode("ascii"),
         wire.extensions.get(CERTIFICATE),
+        "target" in wire.extensions,
     )
 
 

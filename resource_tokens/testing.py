@@ -114,7 +114,8 @@ class _LocalServer(ABC):
     What both servers share: start and stop, the ledger, answers set by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.dpop_nonce: str | None = None
         self._proofs = ProofChecker()
         self._port = 0
@@ -131,7 +132,7 @@ class _LocalServer(ABC):
         """
         if self._listener is None:
             self._stopping.clear()
-            self._listener = Listener(self._exchange, self._port)
+            self._listener = Listener(self._exchange, self._port, self._clock)
             self._port = self._listener.port
         return self
 
@@ -253,7 +254,7 @@ class LocalAuthorizationServer(_LocalServer):
         audiences: What to write in `aud` where that is not the resource itself.
         path: Path of the issuer, such as `/tenant1`.
         metadata: Which of the two metadata documents exist.
-        clock: Seconds since the epoch, for `iat`, `exp` and the records.
+        clock: Seconds since the epoch, for `iat`, `exp`, the `Date` of answers and the records.
 
     Attributes:
         delay: How long each token request waits for its answer.
@@ -275,7 +276,7 @@ class LocalAuthorizationServer(_LocalServer):
         lifetime: timedelta = timedelta(hours=1),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.clients = dict({"orders-worker": "secret"} if clients is None else clients)
         self.resources = resources
         self.audiences = dict(audiences or {})
@@ -287,7 +288,6 @@ class LocalAuthorizationServer(_LocalServer):
         self.same_token = False
         self.overrides: Mapping[str, object] = {}
         self._path = path
-        self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._token_requests: list[TokenRequestRecord] = []
         self._asked: dict[str, None] = {}

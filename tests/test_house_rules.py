@@ -22,6 +22,7 @@ import resource_tokens
 from resource_tokens import OAuthError, ResourceTokenAuth, TokenRequestError
 from resource_tokens.guards import _BEFORE_HEADERS
 from tests.conftest import CLIENT_SECRET, ORDERS, Caller, World
+from tests.held import Held
 
 PACKAGE = Path(resource_tokens.__file__).parent
 
@@ -328,6 +329,44 @@ def test_no_secret_in_any_repr(caller: Caller, world: World) -> None:
 
     assert 2 == len(world.server.issued)
     assert [] == [s for s in (*world.server.issued, CLIENT_SECRET) if s in shown]
+
+
+LEAKING = """
+class Printing:
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+class Pickling:
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        return str, (self.text,)
+
+def failing(text):
+    try:
+        raise ValueError
+    except ValueError as error:
+        return LookupError().with_traceback(error.__traceback__)
+"""
+
+
+@pytest.mark.parametrize("how", ["Printing", "Pickling", "failing"])
+def test_the_search_after_each_test_finds_what_leaks(world: World, how: str) -> None:
+    """
+    P9: the suite-wide check (`no_secret_shows`) would notice, and finds nothing in what is right.
+    """
+    names: dict[str, Any] = {"__name__": "resource_tokens.leaking"}
+    exec(compile(LEAKING, f"{PACKAGE}/leaking.py", "exec"), names)
+    token = world.auth().token_for(world.orders.url).reveal()
+    right, wrong = Held([world]), Held([world, {"by": [(names[how](token),)]}])
+
+    assert {token, CLIENT_SECRET} == right.secrets == wrong.secrets
+    assert token not in "".join(right.shown())
+    assert token in "".join(wrong.shown())
 
 
 @pytest.mark.parametrize("fault", ["refused", "garbage", "down"])

@@ -22,6 +22,7 @@ __all__ = [
     "HTTPRequest",
     "Members",
     "date_in",
+    "date_of",
     "json_object",
     "origin_of",
     "quoted",
@@ -46,7 +47,8 @@ class ClientCertificate(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
     """
-    What to send. `headers` and `body` can hold credentials and stay out of `repr`.
+    What to send. `headers`, `body` and the query of `url` can hold credentials and stay out of
+    `repr`.
 
     Attributes:
         secrets: What must not show up in any message, even if the server sends it back.
@@ -56,11 +58,14 @@ class HTTPRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    body: bytes = b""
     secrets: tuple[Secret, ...] = ()
     certificate: ClientCertificate | None = None
     reach: Reach = Reach.LINK_LOCAL
+
+    def __repr__(self) -> str:
+        return f"HTTPRequest({self.method} {self.url.partition('?')[0]!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,16 @@ def retry_after(answer: HTTPAnswer, now: float) -> float | None:
         return float(value)
     until = date_in(value)
     # By the server's own clock, where it says what time it is there.
-    date = date_in(answer.headers.get("date", ""))
+    date = date_of(answer)
     return None if until is None else max(0.0, until - (now if date is None else date))
+
+
+def date_of(answer: HTTPAnswer) -> float | None:
+    """
+    What time it was at the server, in seconds since the epoch (RFC 9110 6.6.1); `None` if it does
+    not say.
+    """
+    return date_in(answer.headers.get("date", ""))
 
 
 def date_in(value: str) -> float | None:

@@ -31,6 +31,7 @@ from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
     Members,
+    date_of,
     json_object,
     quoted,
     refused_redirect,
@@ -376,7 +377,7 @@ def issued_token(
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
     _check_sender(claims, request)
-    lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
+    lifetime = _earlier(lifetime, claims, request, requested_at, remarks, date=date_of(answer))
     final = False
     if request.grant.expires_at is not None:
         left = timedelta(seconds=request.grant.expires_at - requested_at)
@@ -503,18 +504,26 @@ def _earlier(
     request: TokenRequest,
     requested_at: float,
     remarks: list[Remark],
+    *,
+    date: float | None,
 ) -> timedelta:
     """
     The lifetime by the token's own `exp`, if that is earlier: servers write whole seconds, so a
     token can live up to a second less than `expires_in` says, and some say too much.
+
+    What is left of it is taken by the server's clock, where the answer has a `Date`. Without one a
+    token that was issued long ago may be an old one that is handed out again, or a clock may be
+    wrong: then it is taken to be old.
     """
     if claims is None or claims.expires_at is None:
         return lifetime
-    begins = requested_at
-    if claims.issued_at is not None and abs(claims.issued_at - requested_at) > _MAX_SKEW:
-        skew = claims.issued_at - requested_at
+    issued_at = requested_at if claims.issued_at is None else claims.issued_at
+    # Nothing is issued in the future.
+    there = max(requested_at if date is None else date, issued_at)
+    begins = there if abs(there - requested_at) > _MAX_SKEW else requested_at
+    skew = (issued_at if date is None else there) - requested_at
+    if abs(skew) > _MAX_SKEW:
         remarks.append(("clock_skew", f"the server's clock is {skew:+.0f} s from this machine's"))
-        begins = claims.issued_at
     left = timedelta(seconds=claims.expires_at - begins)
     if left <= timedelta():
         raise _unusable(request, "has a JWT that had expired on arrival; compare the clocks")
