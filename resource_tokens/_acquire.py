@@ -234,6 +234,15 @@ class Acquirer:
     def _is_fresh(self, cached: CachedToken) -> bool:
         return self._now(cached) < cached.freshness.soft_at
 
+    def _is_pressing(self, request: TokenRequest) -> bool:
+        """
+        Whether a refresh ahead cannot wait for the store any longer.
+        """
+        current = self._memory.load(request.key)
+        if current is None:
+            return True
+        return self._now(current) >= (current.freshness.soft_at + current.freshness.hard_at) / 2
+
     def _flight_key(self, request: TokenRequest) -> Hashable:
         # Whoever comes after `forget` finds no flight from before it.
         return request.key, *self._times_forgotten(request)
@@ -377,7 +386,7 @@ class Acquirer:
         if visit is None:
             return await self._asker.ask(request, io, patient=patient)
         async with visit:
-            if not await visit.may_ask():
+            if not await visit.may_ask(without=patient or self._is_pressing(request)):
                 return None
             # Again: whoever had the lease may have saved a token since the last look.
             found = await visit.found()

@@ -84,12 +84,19 @@ class RedisTokenStore:
         pipeline.pttl(self._entry(key))
         pipeline.get(self._entry(key))
         pipeline.hmget(self._generations, [_ALL, self._sealer.name("resource", resource)])
-        left, entry, counts = pipeline.execute()
+        left, entry, counts = pipeline.execute(raise_on_error=False)
+        if _is_of_another_type(entry):
+            # A damaged entry, and not a server that fails.
+            entry = b""
+        for answer in (left, entry, counts):
+            if isinstance(answer, Exception):
+                raise answer
         generation = _generation(*counts)
         if entry is None:
             return Loaded(None, generation)
         stored = self._sealer.open(key, entry.partition(b":")[2])
-        return Loaded(replace(stored, age=stored.lifetime - max(left, 0) / 1000), generation)
+        aged = replace(stored, age=stored.lifetime - max(left, 0) / 1000)
+        return Loaded(aged, generation, entry[-_MARK:])
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
@@ -97,7 +104,10 @@ class RedisTokenStore:
         """
         age, lifetime = int(stored.age * 1000), int(stored.lifetime * 1000)
         sealed = self._sealer.seal(key, stored)
-        return bool(self._save(keys=[self._entry(key)], args=[age, lifetime, sealed]))
+        known, mark = int(stored.instead_of is not None), stored.instead_of or b""
+        return bool(
+            self._save(keys=[self._entry(key)], args=[age, lifetime, sealed, known, mark, -_MARK])
+        )
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
         """
@@ -179,21 +189,35 @@ def _connected(url: str) -> redis.Redis:
     )
 
 
+def _is_of_another_type(answer: object) -> bool:
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+
+
 def _generation(of_all: bytes | None, of_resource: bytes | None) -> Generation:
     return Generation(int(of_all or 0), int(of_resource or 0))
 
 
-# Keep an entry, unless the one there was asked for later. When that was is by the clock of the
-# server, for those of the machines differ; it stands before the entry. A time that has not come
-# yet is nobody's.
+# Keep an entry, unless the one there is another than the one it is to replace: so whoever has
+# outlived a lease changes nothing. Where nobody knows which, unless the one there was asked for
+# later. When that was is by the clock of the server, for those of the machines differ; it stands
+# before the entry. A time that has not come yet is nobody's.
 _SAVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local asked_at, left = now - ARGV[1], ARGV[2] - ARGV[1]
-local there = redis.call('GET', KEYS[1])
-local stamp = there and tonumber(string.match(there, '^%d+'))
-if stamp and asked_at < stamp and stamp <= now then
-    return 0
+local there = redis.pcall('GET', KEYS[1])
+if type(there) ~= 'string' then
+    there = nil
+end
+if there and ARGV[4] == '1' then
+    if string.sub(there, ARGV[6]) ~= ARGV[5] then
+        return 0
+    end
+elseif there then
+    local stamp = tonumber(string.match(there, '^%d+'))
+    if stamp and asked_at < stamp and stamp <= now then
+        return 0
+    end
 end
 if left <= 0 then
     return 1
@@ -216,5 +240,7 @@ return 1
 """
 
 _ALL = "*"
+# Of an entry these last bytes are of its authentication code, and so are in no other one.
+_MARK = 32
 _MAX_GENERATIONS = 10_000
 _TIMEOUT = 1.0

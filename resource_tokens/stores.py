@@ -52,12 +52,14 @@ class StoredToken:
         generation: The generation of its resource when it was asked for.
         age: Seconds since it was asked for, as far as whoever hands it over can tell: by the
             clock of the store, where it has one that is not that of this machine.
+        instead_of: The `Loaded.mark` of what it is to replace; `None` if nobody knows.
     """
 
     token: AccessToken
     requested_wall: float
     generation: Generation
     age: float = field(default=0.0, compare=False)
+    instead_of: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def lifetime(self) -> float:
@@ -74,10 +76,13 @@ class Loaded(NamedTuple):
     Attributes:
         stored: The token, or `None`.
         generation: The generation of the resource now.
+        mark: What tells this entry from every other one that was or will be there; empty if there
+            is none. It tells nothing else.
     """
 
     stored: StoredToken | None
     generation: Generation
+    mark: bytes = b""
 
 
 class UnreadableEntryError(ResourceTokensError):
@@ -107,7 +112,8 @@ class TokenStore(Protocol):
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
-        Keep a token under this key until it expires, unless the one there was asked for later.
+        Keep a token under this key until it expires, unless another one is there than the one it
+        is to replace; where nobody knows which, unless the one there was asked for later.
 
         Returns:
             Whether it is kept.

@@ -18,7 +18,7 @@ import redis.asyncio
 from resource_tokens import ConfigurationError, ResourceTokenAuth
 from resource_tokens._sealing import new_key
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
+from resource_tokens.stores import Generation, Loaded, StoredToken, UnreadableEntryError
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 from tests.conftest import BILLING, CLIENT_ID, ORDERS, Caller, Clock, World
 from tests.servers.valkey import ValkeyServer
@@ -47,14 +47,20 @@ def store(valkey: ValkeyServer, *keys: str, **options: Any) -> RedisTokenStore:
     return RedisTokenStore(valkey.url, keys=keys or [KEY], **options)
 
 
-def token(text: str = "a-token", requested_at: float = 1e9, **changes: Any) -> StoredToken:
+def token(
+    text: str = "a-token",
+    requested_at: float = 1e9,
+    instead_of: bytes | None = None,
+    **changes: Any,
+) -> StoredToken:
     usual: dict[str, Any] = {
         "resource": ORDERS,
         "token_type": "Bearer",
         "scopes": frozenset({"orders:read", "b"}),
         "expires_at": datetime(2099, 1, 1, tzinfo=UTC),
     }
-    return StoredToken(AccessToken(Secret(text), **usual | changes), requested_at, Generation(2, 3))
+    issued = AccessToken(Secret(text), **usual | changes)
+    return StoredToken(issued, requested_at, Generation(2, 3), instead_of=instead_of)
 
 
 def test_what_is_saved_is_loaded(valkey: ValkeyServer) -> None:
@@ -65,7 +71,7 @@ def test_what_is_saved_is_loaded(valkey: ValkeyServer) -> None:
     saving.save(HERE, token())
 
     assert token() == loading.load(HERE, ORDERS).stored
-    assert (None, Generation(0, 0)) == loading.load(THERE, ORDERS)
+    assert Loaded(None, Generation()) == loading.load(THERE, ORDERS)
 
 
 def test_an_entry_expires_with_its_token(valkey: ValkeyServer) -> None:
@@ -85,13 +91,33 @@ def test_an_entry_expires_with_its_token(valkey: ValkeyServer) -> None:
 
 def test_the_token_that_was_asked_for_last_is_kept(valkey: ValkeyServer) -> None:
     """
-    A leader that outlived its lease does no harm.
+    Where nobody knows what was there before.
     """
     later, earlier = token("later", 1e9 + 1), token("earlier", 1e9)
     for each in (later, earlier, later):
         store(valkey).save(HERE, each)
 
     assert later == store(valkey).load(HERE, ORDERS).stored
+
+
+def test_only_what_was_there_is_replaced(valkey: ValkeyServer) -> None:
+    """
+    A leader that outlived its lease does no harm, even if it has asked later: the entry is not the
+    one that it is to replace. One that has gone keeps nobody away.
+    """
+    shared = store(valkey)
+    assert shared.save(HERE, token("first", instead_of=b""))
+    first = shared.load(HERE, ORDERS)
+    assert shared.save(HERE, token("second", instead_of=first.mark))
+    second = shared.load(HERE, ORDERS)
+
+    for mark in (b"", first.mark, b"something else"):
+        assert not shared.save(HERE, token("late", 1e9 + 100, instead_of=mark))
+    assert second == shared.load(HERE, ORDERS)
+    assert first.mark != second.mark
+    with closing(valkey.client()) as client:
+        client.flushall()
+    assert shared.save(HERE, token("third", instead_of=second.mark))
 
 
 def test_nothing_is_there_in_clear(valkey: ValkeyServer) -> None:
@@ -131,20 +157,27 @@ def test_an_entry_that_was_moved_does_not_open(valkey: ValkeyServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"1", b"1:", b"1:x", b"\xff\xfe", b"99999999999999999999999:gAAAA", b"{}"]
+    "garbage",
+    [b"", b"1", b"1:", b"1:x", b"\xff\xfe", b"99999999999999999999999:gAAAA", b"{}", ["a", "list"]],
 )
-def test_garbage_is_said_and_overwritten(valkey: ValkeyServer, garbage: bytes) -> None:
+def test_garbage_is_said_and_overwritten(valkey: ValkeyServer, garbage: Any) -> None:
     """
-    An old format or damage is no token, and keeps none away.
+    An old format, damage or another type is no token, and keeps none away.
     """
     shared = store(valkey)
     shared.save(HERE, token())
     with closing(valkey.client()) as client:
         (name,) = client.keys("*")
-        client.set(name, garbage)
+        if isinstance(garbage, list):
+            client.delete(name)
+            client.rpush(name, *garbage)
+        else:
+            client.set(name, garbage)
 
     with pytest.raises(UnreadableEntryError):
         shared.load(HERE, ORDERS)
+    assert shared.save(HERE, token())
+    assert token() == shared.load(HERE, ORDERS).stored
 
 
 def test_keys_are_replaced_one_after_the_other(valkey: ValkeyServer) -> None:
