@@ -12,28 +12,26 @@ import binascii
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.oauth.messages import Members
-from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
+from resource_tokens.oauth.sources import Source
+from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError, new_key
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["Sealer", "new_key"]
+__all__ = ["Sealer", "StoreKey", "new_key"]
 
-
-def new_key() -> str:
-    """
-    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
-    """
-    from cryptography.fernet import Fernet
-
-    return Fernet.generate_key().decode("ascii")
+StoreKey = str | bytes | os.PathLike[str]
+"""
+A key of a store, or the path of a file that holds it. A `str` is the key and never a path.
+"""
 
 
 class Sealer:
@@ -42,16 +40,17 @@ class Sealer:
 
     Args:
         keys: From `new_key`. The first one seals and names, all of them open, so that keys can be
-            replaced one after the other.
+            replaced one after the other. Files are read once, now.
 
     Raises:
         ConfigurationError: If there is no key, or one is no such key.
     """
 
-    def __init__(self, keys: Iterable[str | bytes]) -> None:
+    def __init__(self, keys: Iterable[StoreKey] | StoreKey) -> None:
         # Wrapped before it is looked at: reporters of errors show the variables of a frame.
-        secrets = [_secret(key) for key in ([keys] if isinstance(keys, str | bytes) else keys)]
-        del keys
+        given = [keys] if isinstance(keys, str | bytes | os.PathLike) else keys
+        secrets = [_secret(key) for key in given]
+        del given, keys
         self._fernet = _fernet(secrets)
         # Names are not sealed, as they have to be found again. Each key makes names of its own, so
         # that nobody comes across what another key has sealed.
@@ -118,9 +117,11 @@ class Sealer:
         return "Sealer('...')"
 
 
-def _secret(key: str | bytes) -> Secret:
+def _secret(key: object) -> Secret:
     if isinstance(key, bytes):
         key = key.decode("ascii", "replace")
+    if isinstance(key, os.PathLike):
+        return Source.of("A key of the token store", key).read()
     return Secret(key.strip() if isinstance(key, str) else "")
 
 

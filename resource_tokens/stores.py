@@ -23,6 +23,7 @@ __all__ = [
     "StoredToken",
     "TokenStore",
     "UnreadableEntryError",
+    "new_key",
 ]
 
 
@@ -204,3 +205,12 @@ class MemoryTokenStore:
 
     def __repr__(self) -> str:
         return f"MemoryTokenStore({len(self)} of {self._order.maxsize:g} tokens)"
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
