@@ -22,6 +22,7 @@ from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
 from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
+from resource_tokens.refresh_tokens import SharedRefreshToken
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
 
@@ -49,6 +50,7 @@ __all__ = [
     "ResourceMap",
     "ResourceTokenAuth",
     "ResourceTokensError",
+    "SharedRefreshToken",
     "TlsClientAuth",
     "TokenCache",
     "TokenEvent",

@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from resource_tokens._private_folder import PrivateFolder
-from resource_tokens._sealing import Sealer, StoreKey
+from resource_tokens._sealing import GRANT_KEPT, Sealer, StoreKey
 from resource_tokens.cache import steady_clock
 from resource_tokens.exceptions import ConfigurationError
-from resource_tokens.stores import Generation, Loaded, StoredToken, UnreadableEntryError
+from resource_tokens.stores import (
+    Generation,
+    Loaded,
+    StoredGrant,
+    StoredToken,
+    UnreadableEntryError,
+)
 from resource_tokens.tokens import TokenKey
 
 __all__ = ["FileTokenStore"]
@@ -153,6 +159,52 @@ class FileTokenStore:
 
         self._change(begin, durable=True)
 
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        See `GrantStore`. One file is read, without a lock.
+        """
+        return self._grant_in(self._grants(), key)
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        See `GrantStore`. It is on the disk when this returns.
+        """
+        with self._folder.locked(_LOCK_PATIENCE):
+            # A file of its own: tokens may get lost, and are written without waiting for the disk.
+            grants, now = self._grants(), self._wall_clock()
+            if self._grant_in(grants, key) != before:
+                return False
+            oldest = now - GRANT_KEPT.total_seconds()
+            grants = {name: kept for name, kept in grants.items() if kept.changed_at > oldest}
+            grants[key.hex()] = _Grant(now, self._sealer.seal_grant(key, after).decode())
+            content = json.dumps({"version": _VERSION, "grants": grants}).encode()
+            self._folder.replace(_GRANTS, content, durable=True)
+        return True
+
+    def _grant_in(self, grants: dict[str, _Grant], key: TokenKey) -> StoredGrant | None:
+        kept = grants.get(key.hex())
+        return (
+            None
+            if kept is None
+            else self._sealer.open_grant(key, kept.sealed.encode(errors="replace"))
+        )
+
+    def _grants(self) -> dict[str, _Grant]:
+        content = self._folder.read(_GRANTS, _MAX_SIZE)
+        if content is None:
+            return {}
+        try:
+            members = json.loads(content)
+            if members["version"] == _VERSION:
+                return {name: _grant(*parts) for name, parts in members["grants"].items()}
+        except _NO_SUCH_FILE:
+            pass
+        raise UnreadableEntryError(
+            "The file of refresh tokens cannot be read: it is damaged, or of another version of "
+            "this library. It is left as it is. Put it back from a backup, or take it away and "
+            "get new authorizations."
+        )
+
     def _read(self) -> _Tokens:
         content = self._folder.read(_FILE, _MAX_SIZE)
         return _Tokens() if content is None else _Tokens.of(content)
@@ -207,6 +259,11 @@ class _Entry(NamedTuple):
         return self.asked_at <= now < self.ends_at
 
 
+class _Grant(NamedTuple):
+    changed_at: float
+    sealed: str
+
+
 class _Lease(NamedTuple):
     owner: str
     taken_at: float
@@ -240,7 +297,7 @@ class _Tokens:
                     {name: _lease(*parts) for name, parts in members["leases"].items()},
                     {name: int(count) for name, count in members["generations"].items()},
                 )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        except _NO_SUCH_FILE:
             pass
         raise UnreadableEntryError(
             "The file of the token store cannot be read: it is damaged, or of another version of "
@@ -274,6 +331,10 @@ def _lease(owner: Any, taken_at: Any, ends_at: Any) -> _Lease:
     return _Lease(str(owner), float(taken_at), float(ends_at))
 
 
+def _grant(changed_at: Any, sealed: Any) -> _Grant:
+    return _Grant(float(changed_at), str(sealed))
+
+
 def _boot() -> str:
     """
     Which start of the machine this is, where the system can tell.
@@ -292,7 +353,15 @@ def _state_folder() -> Path:
 
 
 _VERSION = 1
-_FILE = "tokens"
+_FILE, _GRANTS = "tokens", "grants"
+_NO_SUCH_FILE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 _ALL = "*"
 _MAX_GENERATIONS = 1_000
 _MAX_SIZE = 16 * 1024 * 1024

@@ -30,7 +30,7 @@ RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
-    | {"_refusals"},
+    | {"_refusals", "refresh_tokens"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
     {"auth", "guards", "files", "keyring", "redis", "testing", "pytest_plugin", "cli"}
@@ -108,6 +108,7 @@ def test_the_public_names() -> None:
         "ResourceMap",
         "ResourceTokenAuth",
         "ResourceTokensError",
+        "SharedRefreshToken",
         "TlsClientAuth",
         "TokenCache",
         "TokenEvent",

@@ -30,6 +30,7 @@ from resource_tokens.stores import (
     Generation,
     Loaded,
     MemoryTokenStore,
+    StoredGrant,
     StoredToken,
     TokenStore,
     UnreadableEntryError,
@@ -79,6 +80,16 @@ class FileBacking:
         one[4], two[4] = two[4], one[4]
         self.file.write_text(json.dumps(members))
 
+    def exchange_grants(self) -> None:
+        file = self.file.with_name("grants")
+        members = json.loads(file.read_bytes())
+        one, two = members["grants"]
+        members["grants"] = {one: members["grants"][two], two: members["grants"][one]}
+        file.write_text(json.dumps(members))
+
+    def damage_grants(self, garbage: bytes) -> None:
+        self.file.with_name("grants").write_bytes(garbage)
+
 
 class ValkeyBacking:
     """
@@ -115,6 +126,8 @@ class ValkeyBacking:
             one, two = client.keys("*")
             values = client.mget(one, two)
             client.mset({two: values[0], one: values[1]})
+
+    exchange_grants, damage_grants = exchange, damage
 
 
 class VirtualBacking:
@@ -281,6 +294,89 @@ def test_generations(backing: Any) -> None:
 
 
 # What is in it, for those who can get at it.
+
+
+FIRST, SECOND = StoredGrant(Secret("first-rt")), StoredGrant(Secret("second-rt"), in_doubt=True)
+ENDED = StoredGrant(Secret("third-rt"), reuse_known=True, ended=("invalid_grant", "gone", None))
+
+
+def test_a_refresh_token_is_swapped_for_what_was_there(outside: Any) -> None:
+    """
+    And for nothing else; all that is known of it is kept.
+    """
+    shared, other = outside.store(), outside.store()
+    assert other.load_grant(HERE) is None
+
+    assert shared.swap_grant(HERE, None, FIRST)
+    assert not other.swap_grant(HERE, None, SECOND)
+    assert not other.swap_grant(HERE, SECOND, ENDED)
+    assert not other.swap_grant(HERE, replace(FIRST, in_doubt=True), SECOND)
+    for before, after in ((FIRST, SECOND), (SECOND, ENDED)):
+        assert before == other.load_grant(HERE)
+        assert other.swap_grant(HERE, before, after)
+    assert ENDED == shared.load_grant(HERE)
+    assert shared.load_grant(THERE) is None
+
+
+def test_a_refresh_token_is_kept_for_400_days(outside: Any) -> None:
+    """
+    P10: since it was last used.
+    """
+    outside.store().swap_grant(HERE, None, FIRST)
+    outside.pass_time(399 * 86400)
+    assert FIRST == outside.store().load_grant(HERE)
+    outside.store().swap_grant(HERE, FIRST, SECOND)
+    outside.pass_time(399 * 86400)
+    assert SECOND == outside.store().load_grant(HERE)
+
+    outside.pass_time(2 * 86400)
+    assert outside.store().swap_grant(THERE, None, FIRST)
+    assert outside.store().load_grant(HERE) is None
+
+
+def test_a_refresh_token_is_not_there_in_clear(outside: Any) -> None:
+    """
+    P9, P2: and it opens in its own place only.
+    """
+    outside.store().swap_grant(HERE, None, FIRST)
+    outside.store().swap_grant(THERE, None, SECOND)
+    assert b"first-rt" not in b"".join(outside.content())
+
+    outside.exchange_grants()
+    for key in (HERE, THERE):
+        with pytest.raises(UnreadableEntryError, match="left as it is"):
+            outside.store().load_grant(key)
+        with pytest.raises(UnreadableEntryError, match="left as it is"):
+            outside.store().swap_grant(key, None, FIRST)
+
+
+def test_a_refresh_token_that_cannot_be_opened_is_not_replaced(outside: Any) -> None:
+    """
+    Unlike a token it cannot be had again: it may be put back, or the key.
+    """
+    outside.store().swap_grant(HERE, None, FIRST)
+    is_refused(outside.store(new_key()))
+    outside.damage_grants(b"garbage")
+    is_refused(outside.store())
+
+
+def is_refused(store: Any) -> None:
+    with pytest.raises(UnreadableEntryError, match="damaged"):
+        store.load_grant(HERE)
+    with pytest.raises(UnreadableEntryError, match="damaged"):
+        store.swap_grant(HERE, None, SECOND)
+
+
+def test_a_refresh_token_is_one_whichever_key_comes_first(outside: Any) -> None:
+    """
+    A new key is added at the end everywhere, before it is put in front.
+    """
+    old, new = new_key(), new_key()
+    outside.store(old).swap_grant(HERE, None, FIRST)
+
+    assert outside.store(new, old).swap_grant(HERE, FIRST, SECOND)
+    assert SECOND == outside.store(old, new).load_grant(HERE)
+    assert SECOND == outside.store(new).load_grant(HERE)
 
 
 def test_nothing_is_there_in_clear(outside: Any) -> None:
