@@ -26,6 +26,7 @@ from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
+from resource_tokens.refresh_tokens import SharedRefreshToken
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
 
@@ -57,6 +58,7 @@ __all__ = [
     "ResourceMap",
     "ResourceTokenAuth",
     "ResourceTokensError",
+    "SharedRefreshToken",
     "SubjectToken",
     "TlsClientAuth",
     "TokenCache",

@@ -170,6 +170,12 @@ class Asker:
             TokenRequestError: If the server gave none.
             AudienceMismatchError: If it gave one for something else.
         """
+        try:
+            return await self._asked(request, io, patient)
+        finally:
+            request.grant.end()
+
+    async def _asked(self, request: TokenRequest, io: IO, patient: bool) -> Answered:
         endpoint = await self._token_endpoint(request, io, patient)
         exchange = await self._post(endpoint, request, io, patient)
         if self._may_have_moved(endpoint, exchange.answer):

@@ -165,6 +165,10 @@ class Sharing:
             await io.run(lambda: self._store.forget(resource), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             failure = type(error).__name__
+        with self._lock:
+            # What was forgotten here need not be forgotten again at the next look.
+            for known in list(self._known) if resource is None else [resource]:
+                self._known.pop(known, None)
         if failure:
             raise ResourceTokensError(
                 f"The tokens of {resource or 'all resources'!r} were dropped here, but the shared "
@@ -243,7 +247,9 @@ class Sharing:
             if first:
                 self._report(request, "store_failed", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self._failed(request, standing, claimed, type(error).__name__)
+            # The words of others can hold anything.
+            own = isinstance(error, ResourceTokensError)
+            self._failed(request, standing, claimed, str(error) if own else type(error).__name__)
         else:
             self._worked(request, standing, claimed)
             return result

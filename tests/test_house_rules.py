@@ -30,22 +30,12 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_proofs", "_refusals"},
+    {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
+    | {"_proofs", "_refusals", "refresh_tokens"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
-    {
-        "auth",
-        "certificates",
-        "guards",
-        "inbound",
-        "redis",
-        "testing",
-        "pytest_plugin",
-        "cli",
-        "_local_http",
-        "_local_proofs",
-        "",
-    },
+    {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
+    | {"pytest_plugin", "_local_http", "_local_proofs", ""},
 ]
 
 
@@ -123,6 +113,7 @@ def test_the_public_names() -> None:
         "ResourceMap",
         "ResourceTokenAuth",
         "ResourceTokensError",
+        "SharedRefreshToken",
         "SubjectToken",
         "TlsClientAuth",
         "TokenCache",
@@ -154,7 +145,9 @@ LOCAL_IMPORTS = {
     ("_io.py", "anyio.lowlevel"),
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
+    ("_private_folder.py", "filelock"),
     ("_sealing.py", "cryptography.fernet"),
+    ("files.py", "platformdirs"),
     ("cache.py", "anyio"),
     ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),
@@ -164,6 +157,7 @@ LOCAL_IMPORTS = {
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
+    ("stores.py", "cryptography.fernet"),
     ("testing.py", "jwt"),
     ("pytest_plugin.py", "resource_tokens.testing"),
 }
@@ -192,7 +186,8 @@ def test_importing_the_library_is_light() -> None:
     """
     Section 5: no extra, no JWT library, no test server comes with `import resource_tokens`.
     """
-    heavy = "{'jwt', 'cryptography', 'authlib', 'redis', 'rich', 'opentelemetry', 'http.server'}"
+    heavy = {"jwt", "cryptography", "authlib", "redis", "rich", "opentelemetry", "http.server"}
+    heavy |= {"filelock", "keyring", "platformdirs"}
     # httpx itself imports rich where it finds its own command line installed.
     code = (
         "import sys, httpx, httpx2; before = set(sys.modules); import resource_tokens; "
