@@ -157,6 +157,11 @@ class Asker:
             TokenRequestError: If the server gave none.
             AudienceMismatchError: If it gave one for something else.
         """
+        names = request.resource.identifier, request.server.name, request.grant.grant_type
+        with self._events.asking(*names, ahead=not patient):
+            return await self._asked(request, io, patient)
+
+    async def _asked(self, request: TokenRequest, io: IO, patient: bool) -> Answered:
         endpoint = await self._token_endpoint(request, io, patient)
         exchange = await self._post(endpoint, request, io, patient)
         if self._may_have_moved(endpoint, exchange.answer):

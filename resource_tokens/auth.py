@@ -15,13 +15,14 @@ from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import Grant
@@ -69,6 +70,8 @@ class ResourceTokenAuth(_Auth):
             `MemoryTokenStore` of another size.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
 
@@ -90,6 +93,8 @@ class ResourceTokenAuth(_Auth):
         grant: Grant | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -102,6 +107,8 @@ class ResourceTokenAuth(_Auth):
             grant=grant,
             store=store,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -265,7 +272,7 @@ class ResourceTokenAuth(_Auth):
             return self.resources.resource_for(url)
         except EgressBlockedError as error:
             self.cache.events.emit(
-                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+                TokenEvent("egress_blocked", "", "", error.destination, str(error), error.reason)
             )
             raise
 

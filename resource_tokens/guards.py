@@ -21,6 +21,7 @@ from resource_tokens.cache import TokenCache
 from resource_tokens.egress import Header, Hop, Ruling, Shown, rule
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
+from resource_tokens.ledger import Decision
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
 from resource_tokens.tokens import AccessToken
@@ -55,6 +56,7 @@ class HopGuard:
     __slots__ = (
         "_active",
         "_cache",
+        "_noted",
         "_seen",
         "_shown",
         "_turn",
@@ -75,6 +77,7 @@ class HopGuard:
         self._turn.acquire()
         self._shown: Shown | None = None
         self._seen: list[Hop] = []
+        self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
         # Whether a redirect has left the resource. What comes after that was chosen by somebody
@@ -165,10 +168,9 @@ class HopGuard:
         headers, other = self._settle(hop)
         if other is None:
             return headers
-        return [
-            *headers,
-            _authorization((self._cache._cached(other) or self._cache._acquire(other)).token),
-        ]
+        token = (self._cache._cached(other) or self._cache._acquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
+        return [*headers, _authorization(token)]
 
     def witness(self, response: Any) -> None:
         """
@@ -179,6 +181,8 @@ class HopGuard:
         """
         if self._withheld:
             response.extensions["token_withheld"] = self._withheld
+        if self._cache.uses is not None and not self._seen:
+            self._note_unseen(response)
         if self._shown is None or (self._seen and not response.history):
             return
         request = response.request
@@ -202,9 +206,18 @@ class HopGuard:
                     "AsyncEgressGuard(transport).",
                     where,
                     token.resource,
+                    "noticed_afterwards",
                 )
-                self._report("egress_blocked", where, str(error))
+                self._report("egress_blocked", where, str(error), error.reason)
                 raise error
+
+    def _note_unseen(self, response: Any) -> None:
+        # A retry after a 401 has the answer before it in its history.
+        for answer in (*response.history, response):
+            if all(answer is not noted for noted in self._noted):
+                self._noted.append(answer)
+                hop = hop_of(answer.request, first=False)
+                self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -215,18 +228,24 @@ class HopGuard:
         try:
             ruling = self._rule(hop)
         except EgressBlockedError as error:
-            self._report("egress_blocked", error.destination, str(error))
+            self._report("egress_blocked", error.destination, str(error), error.reason)
+            self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
         if hop.first or (shown is None and not ruling.stripped):
+            self._note("shown", hop, headers=ruling.headers)
             return ruling.headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            return [*ruling.headers, *added], None
+            headers = [*ruling.headers, *added]
+            self._note("shown", hop, headers=headers)
+            return headers, None
+        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
-        event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
+        self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
         if ruling.resource is not None and reauthorized and bare and self._active:
@@ -253,12 +272,38 @@ class HopGuard:
             strayed=self.strayed,
         )
 
-    def _report(self, name: EventName, destination: str, detail: str) -> TokenEvent:
+    def _report(self, name: EventName, destination: str, detail: str, reason: str) -> TokenEvent:
         resource = "" if self.asked is None else self.asked.resource.identifier
         issuer = "" if self.asked is None else self.asked.server.name
-        event = TokenEvent(name, resource, issuer, destination, detail)
+        event = TokenEvent(name, resource, issuer, destination, detail, reason)
         self._cache.events.emit(event)
         return event
+
+    def _note(
+        self,
+        decision: Decision,
+        hop: Hop,
+        token: AccessToken | None = None,
+        request: TokenRequest | None = None,
+        *,
+        headers: Sequence[Header] | None = None,
+        detail: str = "",
+    ) -> None:
+        """
+        Tell the ledger what was decided about a token, by default the one shown. With `headers`,
+        only if they carry it.
+        """
+        uses = self._cache.uses
+        if uses is None:
+            return
+        if token is None and self._shown is not None:
+            token = self._shown.token
+        if headers is not None:
+            value = b"\0" if token is None else token.reveal().encode("ascii")
+            if not any(value in header for _, header in headers):
+                return
+        where = self._cache.bindings.masked(hop.destination)
+        uses.note(decision, request or self.asked, token, where, detail)
 
 
 class AsyncHopGuard(HopGuard):
@@ -289,12 +334,9 @@ class AsyncHopGuard(HopGuard):
         headers, other = self._settle(hop)
         if other is None:
             return headers
-        return [
-            *headers,
-            _authorization(
-                (self._cache._cached(other) or await self._cache._aacquire(other)).token
-            ),
-        ]
+        token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
+        return [*headers, _authorization(token)]
 
 
 class EgressGuard(_Transport):
@@ -468,6 +510,7 @@ def _place(hop: Hop) -> bytes:
     return where + hop.target
 
 
+_UNSEEN = "noticed afterwards: no guard was on the wire"
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _EXTENSION = "resource_tokens"
 # The last time that a request is spoken of over HTTP/1.1 before its headers go. Over HTTP/2 the

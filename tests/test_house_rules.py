@@ -29,10 +29,20 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
+    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals", "ledger"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {
+        "auth",
+        "cli",
+        "guards",
+        "_local_http",
+        "pytest_plugin",
+        "redis",
+        "telemetry",
+        "testing",
+        "",
+    },
 ]
 
 
