@@ -17,7 +17,7 @@ from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
 from resource_tokens._subjects import Block
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
@@ -25,6 +25,7 @@ from resource_tokens.exceptions import (
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
@@ -81,6 +82,8 @@ class ResourceTokenAuth(_Auth):
             one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
 
@@ -104,6 +107,8 @@ class ResourceTokenAuth(_Auth):
         store: TokenStore | MemoryTokenStore | None = None,
         proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,6 +123,8 @@ class ResourceTokenAuth(_Auth):
             store=store,
             proof_key=proof_key,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -246,6 +253,7 @@ class ResourceTokenAuth(_Auth):
                 "token_for(url).",
                 where,
                 token.resource,
+                "elsewhere",
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
@@ -341,7 +349,7 @@ class ResourceTokenAuth(_Auth):
             return self.resources.resource_for(url)
         except EgressBlockedError as error:
             self.cache.events.emit(
-                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+                TokenEvent("egress_blocked", "", "", error.destination, str(error), error.reason)
             )
             raise
 

@@ -31,11 +31,11 @@ RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
-    | {"_proofs", "_refusals", "refresh_tokens"},
+    | {"_proofs", "_refusals", "ledger", "refresh_tokens"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
-    | {"pytest_plugin", "_local_http", "_local_proofs", ""},
+    | {"pytest_plugin", "telemetry", "_local_http", "_local_proofs", ""},
 ]
 
 
