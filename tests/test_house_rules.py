@@ -32,7 +32,7 @@ RINGS = [
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
     {"cache", "logs"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "settings", "_local_http", ""},
 ]
 
 
@@ -136,12 +136,16 @@ LOCAL_IMPORTS = {
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
     ("_sealing.py", "cryptography.fernet"),
+    ("auth.py", "resource_tokens.settings"),
     ("cache.py", "anyio"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
+    ("settings/environment.py", "resource_tokens.settings"),
+    ("settings/file.py", "resource_tokens.redis"),
+    ("settings/references.py", "resource_tokens.settings.keyring"),
     ("testing.py", "jwt"),
     ("pytest_plugin.py", "resource_tokens.testing"),
 }
@@ -170,7 +174,10 @@ def test_importing_the_library_is_light() -> None:
     """
     Section 5: no extra, no JWT library, no test server comes with `import resource_tokens`.
     """
-    heavy = "{'jwt', 'cryptography', 'authlib', 'redis', 'rich', 'opentelemetry', 'http.server'}"
+    heavy = (
+        "{'jwt', 'cryptography', 'authlib', 'redis', 'rich', 'opentelemetry', 'http.server', "
+        "'pydantic', 'keyring', 'typer', 'resource_tokens.settings'}"
+    )
     # httpx itself imports rich where it finds its own command line installed.
     code = (
         "import sys, httpx, httpx2; before = set(sys.modules); import resource_tokens; "
