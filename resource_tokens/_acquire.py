@@ -16,7 +16,9 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
     for it.
  9. A request for a grant that is exclusive is not cancelled along with its caller: what its answer
     would have brought is lost otherwise.
-10. No lock is held across any of this; what guards the dictionaries is held for one access.
+10. What a grant presents of another server's is asked for first, by these rules and under a key of
+    its own; and once more, if one that was at hand is refused.
+11. No lock is held across any of this; what guards the dictionaries is held for one access.
 """
 
 from __future__ import annotations
@@ -109,6 +111,10 @@ class Acquirer:
         if self._sharing is not None and not self._is_current(request, self._sharing):
             return None
         if now >= cached.freshness.soft_at:
+            if self._events.observer is not None:
+                late = now - cached.freshness.soft_at
+                name, issuer = request.resource.identifier, request.server.name
+                self._events.observer.stale(name, issuer, late)
             self._refresh_ahead(request)
         return cached
 
@@ -142,9 +148,10 @@ class Acquirer:
             if current is not None and current.freshness.longest <= min_ttl:
                 raise _too_short(request, current, min_ttl)
             flight = self._flight_key(request)
-            fetched: CachedToken | None = await self._flights.once(
-                flight, io, look_and_fetch, _flight_limit(request)
-            )
+            with self._events.waiting(request.resource.identifier, request.server.name):
+                fetched: CachedToken | None = await self._flights.once(
+                    flight, io, look_and_fetch, _flight_limit(request)
+                )
             # A renewal that came to nothing flies under the same key, and so may a token that
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:
@@ -355,6 +362,25 @@ class Acquirer:
             return self._loaded(request, found)
         if visit is not None and visit.has_to_wait:
             return None
+        first = request.grant.first
+        if first is None:
+            return await self._ask_in_turn(request, io, visit, ahead=ahead)
+        kept = self.cached(first)
+        assertion = (kept or await self.acquire(first, io)).token
+        try:
+            return await self._ask_in_turn(_presenting(request, assertion), io, visit, ahead=ahead)
+        except OAuthError as error:
+            if kept is None or error.error != "invalid_grant":
+                raise
+            # It may have been good for one time only.
+            newer = await self.renew(first, assertion, io)
+            if newer is None:
+                raise
+        return await self._ask_in_turn(_presenting(request, newer.token), io, visit, ahead=ahead)
+
+    async def _ask_in_turn(
+        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
+    ) -> Answered | None:
         if ahead:
             return await self._ask(request, io, visit, patient=False)
         with self._asker.turn(request) as turn:
@@ -486,6 +512,10 @@ class Acquirer:
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
+
+
+def _presenting(request: TokenRequest, assertion: AccessToken) -> TokenRequest:
+    return replace(request, grant=request.grant.presenting(assertion))
 
 
 def _flight_limit(request: TokenRequest) -> float:

@@ -168,6 +168,10 @@ class Sharing:
             await io.run(lambda: self._store.forget(resource), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             failure = type(error).__name__
+        with self._lock:
+            # What was forgotten here need not be forgotten again at the next look.
+            for known in list(self._known) if resource is None else [resource]:
+                self._known.pop(known, None)
         if failure:
             raise ResourceTokensError(
                 f"The tokens of {resource or 'all resources'!r} were dropped here, but the shared "
@@ -186,16 +190,18 @@ class Sharing:
             self._unreadable.pop(request.key, None)
         if loaded.stored is None or loaded.stored.generation != loaded.generation:
             return _Found(None, loaded.mark, loaded.leased)
-        cached = self._judged(loaded.stored)
+        cached = self._judged(loaded.stored, request.grant.expires_at)
         usable = self._in.clock() < cached.freshness.hard_at
         return _Found(cached if usable else None, loaded.mark, loaded.leased)
 
-    def _judged(self, stored: StoredToken) -> CachedToken:
+    def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
         age = max(0.0, stored.age, wall - stored.requested_wall)
         lifetime = stored.lifetime
+        # It was given the end of what it was got with, to the millisecond.
+        final = ends_at is not None and stored.token.expires_at.timestamp() > ends_at - 1e-3
         freshness = Freshness.of(
-            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw
+            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw, final=final
         )
         # By this machine's clock, as with a token that was asked for here.
         expires_at = datetime.fromtimestamp(wall - age + lifetime, UTC)
@@ -244,7 +250,9 @@ class Sharing:
             if first:
                 self._report(request, "store_failed", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self._failed(request, standing, claimed, type(error).__name__)
+            # The words of others can hold anything.
+            own = isinstance(error, ResourceTokensError)
+            self._failed(request, standing, claimed, str(error) if own else type(error).__name__)
         else:
             self._worked(request, standing, claimed)
             return result

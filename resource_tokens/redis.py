@@ -17,9 +17,9 @@ import redis.exceptions
 import redis.retry
 from redis.lock import Lock
 
-from resource_tokens._sealing import Sealer
+from resource_tokens._sealing import GRANT_KEPT, Sealer
 from resource_tokens.exceptions import ConfigurationError
-from resource_tokens.stores import Generation, Loaded, StoredToken
+from resource_tokens.stores import Generation, Loaded, StoredGrant, StoredToken
 from resource_tokens.tokens import TokenKey
 
 __all__ = ["RedisTokenStore"]
@@ -74,6 +74,7 @@ class RedisTokenStore:
             )
         self._save = self._client.register_script(_SAVE)
         self._forget = self._client.register_script(_FORGET)
+        self._swap = self._client.register_script(_SWAP)
 
     def load(self, key: TokenKey, resource: str) -> Loaded:
         """
@@ -145,6 +146,30 @@ class RedisTokenStore:
         # By the names of all keys: those who have another one first shall know as well.
         names = [_ALL] if resource is None else self._sealer.names("resource", resource)
         self._forget(keys=[self._generations], args=[_ALL, _MAX_GENERATIONS, *names])
+
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        See `GrantStore`. One round trip.
+        """
+        entry = self._client.get(self._grant(key))
+        return None if entry is None else self._sealer.open_grant(key, entry)
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        See `GrantStore`. Two round trips.
+        """
+        entry = self._client.get(self._grant(key))
+        there = None if entry is None else self._sealer.open_grant(key, entry)
+        if there != before:
+            return False
+        sealed = self._sealer.seal_grant(key, after)
+        arguments = [entry or b"", sealed, int(GRANT_KEPT.total_seconds())]
+        return bool(self._swap(keys=[self._grant(key)], args=arguments))
+
+    def _grant(self, key: TokenKey) -> str:
+        # The same for all keys of the store: there is only one refresh token to present. The key
+        # is a digest of what nobody can guess.
+        return f"{self._prefix}:grant:{key.hex()}"
 
     def _entry(self, key: TokenKey) -> str:
         # In braces, by which the node of a cluster is chosen: entry and lease are on the same one.
@@ -241,6 +266,15 @@ if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], ARGV[1], all)
 end
+return 1
+"""
+
+# Put a refresh token in the place of the one there.
+_SWAP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+    return 0
+end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
 

@@ -14,27 +14,19 @@ from cachetools import LRUCache
 
 from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import ResourceTokensError
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = [
     "Generation",
+    "GrantStore",
     "Loaded",
     "MemoryTokenStore",
+    "StoredGrant",
     "StoredToken",
     "TokenStore",
     "UnreadableEntryError",
     "new_key",
 ]
-
-
-def new_key() -> str:
-    """
-    A fresh random key for a shared store: 32 bytes in URL-safe base64. Keep it like a password.
-    """
-    # Local: it takes long to import, and most programs share nothing.
-    from cryptography.fernet import Fernet
-
-    return Fernet.generate_key().decode("ascii")
 
 
 class Generation(NamedTuple):
@@ -155,6 +147,62 @@ class TokenStore(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class StoredGrant:
+    """
+    What several processes know of a refresh token that they share.
+
+    Attributes:
+        refresh_token: The one to present next.
+        in_doubt: Whether it was presented and nobody knows yet what became of that.
+        reuse_known: Whether the server is known to take it a second time.
+        ended: If it is of no use any more, what the server said: `error`, `error_description` and
+            `error_uri`.
+    """
+
+    refresh_token: Secret
+    in_doubt: bool = False
+    reuse_known: bool = False
+    ended: tuple[str, str | None, str | None] | None = None
+
+
+class GrantStore(Protocol):
+    """
+    Where several processes keep a refresh token that they share, such as `RedisTokenStore` and
+    `FileTokenStore`. Unlike a token it cannot be had again, so nothing is done without the store.
+
+    All methods can block for a short while, and may raise whatever they like.
+    """
+
+    def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
+        """
+        As in `TokenStore`.
+        """
+        ...
+
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        What is there under exactly this key.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        Put something in the place of what was there, if that still is. It outlives a power failure
+        that comes next, as far as the store outlives one at all.
+
+        Returns:
+            Whether it is there now.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
+
+
 class MemoryTokenStore:
     """
     Tokens in this process's memory. It is in front of every other store, and the default is that
@@ -218,3 +266,13 @@ class MemoryTokenStore:
 
     def __repr__(self) -> str:
         return f"MemoryTokenStore({len(self)} of {self._order.maxsize:g} tokens)"
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    # Local: cryptography takes long to import, and most programs share nothing.
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
