@@ -23,6 +23,7 @@ from benchmarks import (
     mock_request,
     outage,
     report,
+    shared_store,
     short_lives,
     stampede,
     strays,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "loopback-request": loopback_request.measure,
     "cache-lookup": cache_lookup.measure,
     "cold-file": cold_file.measure,
+    "shared-store": shared_store.measure,
 }
 
 
