@@ -66,8 +66,8 @@ def test_the_check_finds_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None
         found = broken([calm(30, SECONDS)])
     assert {"one token request per lifetime, lease that ran out and lost exchange"} == found
     monkeypatch.setattr(virtual.SharedStore, "save", unfenced)
-    found = broken([rough(8, SECONDS, seed) for seed in range(40)])
-    assert "one token at a time outside its soft window" in found
+    bound = "one token at a time outside its soft window"
+    assert any(bound in broken([rough(8, SECONDS, seed)]) for seed in range(100))
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
