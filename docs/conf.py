@@ -42,7 +42,7 @@ napoleon_preprocess_types = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|ssl|typing)\..*"),
-    (r"py:.*", r"(opentelemetry|jwt|httpx2?)\..*"),
+    (r"py:.*", r"(opentelemetry|jwt|httpx2?|redis)\..*"),
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.
@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
 _MODULES = (
     "resource_tokens",
     "resource_tokens.ledger",
+    "resource_tokens.redis",
     "resource_tokens.stores",
     "resource_tokens.telemetry",
     "resource_tokens.testing",
