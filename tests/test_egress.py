@@ -576,7 +576,7 @@ def test_what_is_no_live_token_is_not_found(text: str) -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_a_live_token_in_a_url_is_blocked_on_every_hop(target: str, first: bool) -> None:
     """
-    P3, R6750-2: a URL cannot be sent without it, so the hop is not sent.
+    P3, R6750-2, R9700-5, R21-3: a URL cannot be sent without it, so the hop is not sent.
     """
     plain = hop(target=target.encode(), first=first)
     with pytest.raises(EgressBlockedError, match="its URL carries a token") as caught:
