@@ -39,9 +39,9 @@ clean:
 	rm -rf .cache docs/_build
 
 $(VENVS)/demo/.ready: INSTALL := -e .[cli]
-$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,redis] --group test
-$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,redis] --group test --group lint --group docs
-$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,redis] --group docs
+$(VENVS)/test/.ready: INSTALL := -e .[cli,files,httpx2,keyring,redis] --group test
+$(VENVS)/lint/.ready: INSTALL := -e .[cli,files,httpx2,keyring,redis] --group test --group lint --group docs
+$(VENVS)/docs/.ready: INSTALL := -e .[cli,files,httpx2,keyring,redis] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -5,7 +5,8 @@ One rule for every hop of a request, first or redirected, as it goes on the wire
 
 1. The destination of a hop belongs to one resource or to none. It belongs to none if the target,
    the `Host` header, the TLS server name or a proxy could bring it to somebody else.
-2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other.
+2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other,
+   and not in a request that is made on behalf of somebody else.
 3. A redirect that has left the resource does not come back to it: from there on somebody else
    chooses where to go, and the token of the request stays away.
 4. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
@@ -34,7 +35,7 @@ from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken, TokenKey
 
-__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]
+__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule", "url_of"]
 
 Header = tuple[bytes, bytes]
 
@@ -46,6 +47,8 @@ class Hop(NamedTuple):
     Attributes:
         port: The port, or `None` for the scheme's own.
         target: The request target: path and query, or a whole URL where a proxy is spoken to.
+        method: The method.
+        certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
         by_hand: Whether the target was set by hand, in the place of that of the URL.
@@ -58,6 +61,8 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
+    method: str = "GET"
+    certificate: bytes | None = None
     by_hand: bool = False
 
     @property
@@ -85,15 +90,26 @@ class Shown:
 
     Attributes:
         header: The very header in which it is shown.
+        proof_key: The key that each hop has to prove along with it, if it is bound to one.
+        certificate: Likewise the thumbprint of the certificate that each connection has to show.
     """
 
-    __slots__ = ("header", "identity", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
 
     def __init__(self, token: AccessToken, request: TokenRequest) -> None:
         self.token = token
         self.resource = request.resource
         self.identity = request.identity
+        self.proof_key = request.proof_key
+        self.certificate = request.certificate
         self.header: Header = (b"Authorization", token.authorization.encode("ascii"))
+
+    @property
+    def constrained(self) -> bool:
+        """
+        Whether it is of no use alone.
+        """
+        return self.proof_key is not None or self.certificate is not None
 
     @property
     def length(self) -> int:
@@ -140,6 +156,7 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
@@ -160,6 +177,15 @@ class Bindings:
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
         if known != request.identity:
+            if known.on_behalf_of(None) == request.identity.on_behalf_of(None):
+                raise AudienceMismatchError(
+                    f"{request.server.name!r} returned the same token for {token.resource!r} on "
+                    "behalf of two subjects, so one of them would act as the other. The second "
+                    "one was dropped. If both are one user's, say so: "
+                    "SubjectToken(..., issuer=..., subject=...).",
+                    token.resource,
+                    (token.resource,),
+                )
             raise AudienceMismatchError(
                 f"{request.server.name!r} returned the same token for {known.resource!r} and for "
                 f"{token.resource!r}, so it ignores `resource` or another parameter. The second "
@@ -183,7 +209,7 @@ class Bindings:
             known = Shown(token, request)
             with self._lock:
                 self._shown[request.key] = known
-                while len(self._shown) > self._maxsize:
+                while len(self._shown) > min(self._maxsize, _AT_HAND):
                     del self._shown[next(iter(self._shown))]
         return known
 
@@ -254,7 +280,9 @@ def rule(
         index, found = next(iter(wrong.items()))
         why = why or _mapped_to(resource)
         where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
-        raise _blocked(hop, f"{why} But {where} carries a token for", found, bindings)
+        same = resource is not None and found.resource == resource.identifier
+        what = "a token of another subject" if same else "a token"
+        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings)
     if len(hop.target) >= bindings.shortest:
         in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
@@ -264,6 +292,21 @@ def rule(
         return Ruling(hop.headers, resource, why, False)
     kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
     return Ruling(kept, resource, why, True)
+
+
+def url_of(hop: Hop, resources: ResourceMap) -> str:
+    """
+    The URL of a hop without its query, as the server reads it that the hop is for, and not a proxy
+    before it: where a sidecar is asked, that is the scheme of the destination and the `Host`.
+    """
+    if not hop.target.startswith(b"/"):
+        return hop.target.partition(b"?")[0].decode("ascii")
+    named = next((value for name, value in hop.headers if name in _HOST), b"")
+    behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
+    if behind is None:
+        return destination(hop.scheme, hop.host, hop.port, hop.target)
+    path = hop.target.partition(b"?")[0].decode("ascii")
+    return f"{behind[0]}://{named.decode('ascii')}{path}"
 
 
 def _read(
@@ -296,6 +339,9 @@ def _read(
         here: Identity | None = shown.identity
     else:
         here = None if resource is None else identity(resource)
+        if here is not None:
+            # Whoever the request is for is who may be spoken of in it.
+            here = here.on_behalf_of(None if shown is None else shown.identity)
     home = shown is not None and shown.identity == here
     wrong: dict[int, Identity] = {}
     if odd or strayed or not home:
@@ -342,7 +388,11 @@ def _misplaced(
         if strayed or shown.identity != here:
             return shown.identity
         text = text.replace(own, b"")
-    return next((found for found in bindings.tokens_in(text) if found != here), None)
+    for found in bindings.tokens_in(text):
+        # A request that was given no token is for nobody in particular.
+        if (found.on_behalf_of(None) if shown is None else found) != here:
+            return found
+    return None
 
 
 def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:
@@ -410,6 +460,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
+_AT_HAND = 64
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"

@@ -22,6 +22,7 @@ EventName = Literal[
     "refresh_token_rotated",
     "credential_rotated",
     "token_rejected",
+    "proof_refused",
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",
@@ -29,6 +30,7 @@ EventName = Literal[
     "insufficient_user_authentication",
     "insufficient_claims",
     "unmapped_destination",
+    "subject_missing",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",
@@ -38,6 +40,9 @@ EventName = Literal[
     "discovery_failed",
     "store_failed",
     "store_recovered",
+    "inbound_rejected",
+    "keys_loaded",
+    "keys_failed",
 ]
 
 
@@ -109,5 +114,6 @@ _ORDINARY = frozenset(
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "keys_loaded",
     }
 )

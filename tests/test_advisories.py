@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,16 @@ from resource_tokens import (
     ResourceMap,
     ResourceTokenAuth,
     ResourceTokensError,
+    SharedRefreshToken,
     TokenCache,
     TokenEvent,
     TokenRequestError,
     UnmappedDestinationError,
 )
+from resource_tokens.files import FileTokenStore
 from resource_tokens.logs import TokenFilter
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import MemoryTokenStore
+from resource_tokens.stores import MemoryTokenStore, new_key
 from resource_tokens.testing import ABSENT, LocalAuthorizationServer
 from resource_tokens.tokens import TokenKey
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, Clock
@@ -1434,6 +1436,42 @@ def test_the_leader_fails(asker: Caller, net: Net, clock: Clock) -> None:
     assert 16 == len({id(error) for error in errors})
     assert ORDERS == token.resource
     assert 2 == len(net.server.token_requests)
+
+
+def test_hqbase_41_two_processes_use_one_refresh_token(asker: Caller, tmp_path: Path) -> None:
+    """
+    T4, HQBase 41, derive 209, golang/oauth2 672: two that share a refresh token ask at the same
+    time, and each one that the server issues is presented once.
+    """
+    used: list[str] = []
+
+    def rotate(seen: Seen) -> Answer:
+        used.extend(re.findall("refresh_token=(rt-[0-9]+)", seen.body.decode()))
+        new = f"rt-{len(used)}"
+        token = {"access_token": f"at-{new}", "token_type": "Bearer", "expires_in": 3600}
+        return Answer.from_json(200, token | {"refresh_token": new})
+
+    with Sink() as place:
+        place.behave(rotate)
+        server = AuthorizationServer(token_endpoint=f"{place.url}/token")
+        client_auth, key = ClientSecretBasic(CLIENT_ID, CLIENT_SECRET), new_key()
+        caches = [
+            TokenCache(
+                server,
+                client_auth,
+                grant=SharedRefreshToken("rt-0", FileTokenStore(tmp_path / "state", keys=key)),
+            )
+            for _ in range(2)
+        ]
+        asker.together(
+            [
+                partial(cache.get if asker.blocking else cache.aget, resource)
+                for cache in caches
+                for resource in (ORDERS, BILLING)
+            ]
+        )
+
+    assert [f"rt-{number}" for number in range(4)] == used
 
 
 def test_hqbase_41_one_refresh_token_used_twice(asker: Caller) -> None:

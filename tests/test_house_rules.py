@@ -30,10 +30,12 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
+    {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
+    | {"_proofs", "_refusals", "refresh_tokens"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
-    {"auth", "guards", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
+    {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
+    | {"pytest_plugin", "_local_http", "_local_proofs", ""},
 ]
 
 
@@ -87,9 +89,11 @@ def test_the_public_names() -> None:
     """
     assert [
         "AccessToken",
+        "AsyncCertificateTransport",
         "AsyncEgressGuard",
         "AudienceMismatchError",
         "AuthorizationServer",
+        "CertificateTransport",
         "ClientAssertionFile",
         "ClientCredentials",
         "ClientSecretBasic",
@@ -99,17 +103,22 @@ def test_the_public_names() -> None:
         "Dialect",
         "EgressBlockedError",
         "EgressGuard",
+        "JwtBearer",
         "OAuthError",
         "PrivateKeyJwt",
+        "ProofKey",
         "PublicClient",
         "RefreshToken",
         "Resource",
         "ResourceMap",
         "ResourceTokenAuth",
         "ResourceTokensError",
+        "SharedRefreshToken",
+        "SubjectToken",
         "TlsClientAuth",
         "TokenCache",
         "TokenEvent",
+        "TokenExchange",
         "TokenRequestError",
         "UnmappedDestinationError",
     ] == resource_tokens.__all__
@@ -136,13 +145,19 @@ LOCAL_IMPORTS = {
     ("_io.py", "anyio.lowlevel"),
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
+    ("_private_folder.py", "filelock"),
     ("_sealing.py", "cryptography.fernet"),
+    ("files.py", "platformdirs"),
     ("cache.py", "anyio"),
+    ("inbound/_asgi.py", "fastapi.security"),
+    ("inbound/_asgi.py", "starlette.exceptions"),
+    ("inbound/_asgi.py", "starlette.requests"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
+    ("stores.py", "cryptography.fernet"),
     ("testing.py", "jwt"),
     ("pytest_plugin.py", "resource_tokens.testing"),
 }
@@ -171,7 +186,8 @@ def test_importing_the_library_is_light() -> None:
     """
     Section 5: no extra, no JWT library, no test server comes with `import resource_tokens`.
     """
-    heavy = "{'jwt', 'cryptography', 'authlib', 'redis', 'rich', 'opentelemetry', 'http.server'}"
+    heavy = {"jwt", "cryptography", "authlib", "redis", "rich", "opentelemetry", "http.server"}
+    heavy |= {"filelock", "keyring", "platformdirs"}
     # httpx itself imports rich where it finds its own command line installed.
     code = (
         "import sys, httpx, httpx2; before = set(sys.modules); import resource_tokens; "

@@ -21,8 +21,10 @@ __all__ = [
     "HTTPAnswer",
     "HTTPRequest",
     "Members",
+    "date_in",
     "date_of",
     "json_object",
+    "origin_of",
     "quoted",
     "refused_redirect",
     "retry_after",
@@ -127,7 +129,7 @@ def retry_after(answer: HTTPAnswer, now: float) -> float | None:
     # RFC 9110 10.2.3: "Retry-After = HTTP-date / delay-seconds".
     if re.fullmatch(r"[0-9]{1,10}", value, re.ASCII):
         return float(value)
-    until = _date(value)
+    until = date_in(value)
     # By the server's own clock, where it says what time it is there.
     date = date_of(answer)
     return None if until is None else max(0.0, until - (now if date is None else date))
@@ -138,15 +140,25 @@ def date_of(answer: HTTPAnswer) -> float | None:
     What time it was at the server, in seconds since the epoch (RFC 9110 6.6.1); `None` if it does
     not say.
     """
-    return _date(answer.headers.get("date", ""))
+    return date_in(answer.headers.get("date", ""))
 
 
-def _date(value: str) -> float | None:
+def date_in(value: str) -> float | None:
+    """
+    The date in a header (RFC 9110 5.6.7), in seconds since the epoch; `None` if there is none.
+    """
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+
+
+def origin_of(url: str) -> str:
+    """
+    The origin of a URL (RFC 6454 4), as it is spelled there.
+    """
+    return "/".join(url.split("/", 3)[:3])
 
 
 def refused_redirect(answer: HTTPAnswer, what: str, resource: str) -> TokenRequestError:
