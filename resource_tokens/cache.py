@@ -106,7 +106,6 @@ class TokenCache:
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
         self.events = Events(on_event)
-        self.bindings = Bindings()
         self.prover = Prover(wall_clock)
         self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
@@ -115,6 +114,8 @@ class TokenCache:
                 f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
             )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
+        # Those that were replaced a while ago can still be good.
+        self.bindings = Bindings(max(_KNOWN, 2 * memory.maxsize))
         shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
@@ -188,7 +189,8 @@ class TokenCache:
             ConfigurationError: If the identifier is not that of one configured resource.
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or self._acquire(request, seconds)).token
+        found = self._cached(request, seconds) or self._acquire(request, seconds)
+        return self.bindings.shown(found.token, request).token
 
     async def aget(
         self,
@@ -201,7 +203,8 @@ class TokenCache:
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or await self._aacquire(request, seconds)).token
+        found = self._cached(request, seconds) or await self._aacquire(request, seconds)
+        return self.bindings.shown(found.token, request).token
 
     def prefetch(
         self,
@@ -480,6 +483,7 @@ def seconds_of(min_ttl: timedelta) -> float:
     return min_ttl.total_seconds()
 
 
+_KNOWN = 2048
 _LOOK_AT_CREDENTIALS_EVERY = 5.0
 
 
