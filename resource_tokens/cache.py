@@ -329,6 +329,12 @@ class TokenCache:
         """
         return self._acquirer.cached(request, min_ttl)
 
+    def _is_good(self, cached: CachedToken) -> bool:
+        """
+        Whether a token can be presented: its hard margin has not begun.
+        """
+        return self._acquirer.lives_for(cached)
+
     def _acquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
         The token to present, asked for if need be. Raises as `get`.

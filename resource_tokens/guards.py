@@ -28,7 +28,7 @@ from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
@@ -65,6 +65,8 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
+        "_cached",
+        "_outlived",
         "_proofs",
         "_seen",
         "_shown",
@@ -87,6 +89,9 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
+        self._cached: CachedToken | None = None
+        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
+        self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
@@ -135,10 +140,13 @@ class HopGuard:
         request.extensions[EXTENSION] = guard
         return request
 
-    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+    def show(self, request: Any, asked: TokenRequest, cached: CachedToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
+        token = cached.token
+        self._cached = cached
+        self._outlived = set()
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
         self._proofs = None
@@ -201,7 +209,10 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it may not go.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
@@ -255,6 +266,39 @@ class HopGuard:
         )
         self._report("egress_blocked", where, str(error))
         return error
+
+    def _outlived_by(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for another token, if the one for this hop has come to its hard margin since it
+        was taken: while a connection was waited for, or the answer that redirects here.
+        """
+        if self._cached is None or self._cache._is_good(self._cached):
+            return None
+        if self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(self._renewed(hop)).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
+
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
+        if self._shown is not None:
+            self._outlived.add(self._shown.header[1])
+        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+
+    def _renewed(self, hop: Hop) -> Hop:
+        """
+        The hop with the token of now in the place of one that was replaced.
+        """
+        shown = self._shown
+        if not self._outlived or shown is None:
+            return hop
+        headers = [
+            shown.header if value in self._outlived else (name, value)
+            for name, value in hop.headers
+        ]
+        return hop._replace(headers=headers)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -398,7 +442,10 @@ class AsyncHopGuard(HopGuard):
         """
         The same as `look`, without blocking the event loop.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
