@@ -312,6 +312,9 @@ class HopGuard:
             self._report("egress_blocked", error.destination, str(error))
             raise
         shown = self._shown
+        if shown is not None and not (ruling.why or self.strayed):
+            # While no variable of a frame has the headers: reporters of errors show those.
+            self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
             return self._constrained(hop, ruling.headers, home=not ruling.why), None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
@@ -338,18 +341,11 @@ class HopGuard:
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
-        The headers, with what the token is bound to: its certificate is on the connection, or a
-        proof of its key is made for this hop, and no other proof goes along.
-
-        Raises:
-            EgressBlockedError: If the connection has another certificate, or none.
+        The headers, with a proof of the key that the token is bound to, if it is bound to one. It
+        is made for this hop, and no other proof goes along.
         """
         shown = self._shown
-        if shown is None:
-            return headers
-        if home and hop.certificate != shown.certificate:
-            raise self._uncertified(hop, shown)
-        if shown.proof_key is None:
+        if shown is None or shown.proof_key is None:
             return headers
         headers = _unproved(headers)
         if home and self._active:
@@ -378,7 +374,15 @@ class HopGuard:
                 self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
         self._answered = len(answers)
 
-    def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
+    def _check_certificate(self, hop: Hop, shown: Shown) -> None:
+        """
+        See that the connection shows the certificate that the token is bound to, if it is to one.
+
+        Raises:
+            EgressBlockedError: If it shows another one, or none.
+        """
+        if hop.certificate == shown.certificate:
+            return
         error = EgressBlockedError(
             f"The request to {hop.destination} was stopped before it was sent: its token is bound "
             "to a client certificate, which this connection does not show. Give the client "
@@ -387,7 +391,7 @@ class HopGuard:
             shown.token.resource,
         )
         self._report("egress_blocked", hop.destination, str(error))
-        return error
+        raise error
 
     def _is_bare(self, wire: Any) -> bool:
         """
