@@ -136,7 +136,7 @@ class Acquirer:
             nonlocal asked
             asked += 1
             return await self._fetch(
-                request, io, "token_issued", lambda other: self._lives_for(other, min_ttl)
+                request, io, "token_issued", lambda other: self.lives_for(other, min_ttl)
             )
 
         while True:
@@ -156,7 +156,7 @@ class Acquirer:
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:
                 raise _too_short(request, fetched, min_ttl)
-            if fetched is not None and self._lives_for(fetched, min_ttl):
+            if fetched is not None and self.lives_for(fetched, min_ttl):
                 return fetched
             if fetched is not None and asked == _ENOUGH:
                 raise _too_slow(request, min_ttl)
@@ -173,7 +173,7 @@ class Acquirer:
             current = self._memory.load(request.key)
             if (
                 current is not None
-                and self._lives_for(current)
+                and self.lives_for(current)
                 and not current.token.same_as(rejected)
             ):
                 return current
@@ -185,7 +185,7 @@ class Acquirer:
                 request,
                 io,
                 "token_refreshed",
-                lambda other: self._lives_for(other) and not other.token.same_as(rejected),
+                lambda other: self.lives_for(other) and not other.token.same_as(rejected),
             )
 
         try:
@@ -194,7 +194,7 @@ class Acquirer:
             )
         except (TokenRequestError, AudienceMismatchError):
             return None
-        if renewed is None or renewed.token.same_as(rejected) or not self._lives_for(renewed):
+        if renewed is None or renewed.token.same_as(rejected) or not self.lives_for(renewed):
             return None
         return renewed
 
@@ -233,7 +233,10 @@ class Acquirer:
     def _now(self, cached: CachedToken) -> float:
         return cached.freshness.now(self._in.clock(), self._in.wall_clock())
 
-    def _lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+    def lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+        """
+        Whether a token can be presented for so many seconds more.
+        """
         return self._now(cached) + seconds < cached.freshness.hard_at
 
     def _is_fresh(self, cached: CachedToken) -> bool:

@@ -329,7 +329,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or self.cache._acquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)
@@ -351,7 +351,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or await self.cache._aacquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)

@@ -92,12 +92,14 @@ class Shown:
         header: The very header in which it is shown.
         proof_key: The key that each hop has to prove along with it, if it is bound to one.
         certificate: Likewise the thumbprint of the certificate that each connection has to show.
+        mark: Its fingerprint among the `Bindings`.
     """
 
-    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "mark", "proof_key", "resource", "token")
 
-    def __init__(self, token: AccessToken, request: TokenRequest) -> None:
+    def __init__(self, token: AccessToken, request: TokenRequest, mark: bytes = b"") -> None:
         self.token = token
+        self.mark = mark
         self.resource = request.resource
         self.identity = request.identity
         self.proof_key = request.proof_key
@@ -147,7 +149,8 @@ class Bindings:
     What each live token was asked for, by a keyed fingerprint of the token.
 
     Args:
-        maxsize: How many tokens to remember. The oldest one goes first, as it expires first.
+        maxsize: How many tokens to remember. The oldest one goes first, which is most likely to
+            have expired. One that is still in use is remembered again.
     """
 
     def __init__(self, maxsize: int = 2048) -> None:
@@ -161,9 +164,12 @@ class Bindings:
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
 
-    def bind(self, token: AccessToken, request: TokenRequest) -> None:
+    def bind(self, token: AccessToken, request: TokenRequest) -> bytes:
         """
         Remember what a token is for.
+
+        Returns:
+            Its fingerprint.
 
         Raises:
             AudienceMismatchError: If the same token was already issued for something else: the
@@ -194,19 +200,19 @@ class Bindings:
                 token.resource,
                 (known.resource, token.resource),
             )
+        return mark
 
     def shown(self, token: AccessToken, request: TokenRequest) -> Shown:
         """
-        A token as it is shown. If it was not asked for here, since others write to the store too,
-        it is bound first.
+        A token as it is shown or handed out. If it was not asked for here, since others write to
+        the store too, or if it was forgotten since, it is bound first.
 
         Raises:
             AudienceMismatchError: As `bind`.
         """
         known = self._shown.get(request.key)
-        if known is None or known.token is not token:
-            self.bind(token, request)
-            known = Shown(token, request)
+        if known is None or known.token is not token or known.mark not in self._bound:
+            known = Shown(token, request, self.bind(token, request))
             with self._lock:
                 self._shown[request.key] = known
                 while len(self._shown) > min(self._maxsize, _AT_HAND):

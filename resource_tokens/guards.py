@@ -29,7 +29,7 @@ from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
@@ -66,7 +66,9 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
+        "_cached",
         "_noted",
+        "_outlived",
         "_proofs",
         "_seen",
         "_shown",
@@ -89,6 +91,9 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
+        self._cached: CachedToken | None = None
+        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
+        self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
@@ -138,10 +143,13 @@ class HopGuard:
         request.extensions[EXTENSION] = guard
         return request
 
-    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+    def show(self, request: Any, asked: TokenRequest, cached: CachedToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
+        token = cached.token
+        self._cached = cached
+        self._outlived = set()
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
         self._proofs = None
@@ -204,7 +212,10 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it may not go.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
@@ -271,6 +282,39 @@ class HopGuard:
                 hop = hop_of(answer.request, first=False)
                 self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
 
+    def _outlived_by(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for another token, if the one for this hop has come to its hard margin since it
+        was taken: while a connection was waited for, or the answer that redirects here.
+        """
+        if self._cached is None or self._cache._is_good(self._cached):
+            return None
+        if self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(self._renewed(hop)).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
+
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
+        if self._shown is not None:
+            self._outlived.add(self._shown.header[1])
+        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+
+    def _renewed(self, hop: Hop) -> Hop:
+        """
+        The hop with the token of now in the place of one that was replaced.
+        """
+        shown = self._shown
+        if not self._outlived or shown is None:
+            return hop
+        headers = [
+            shown.header if value in self._outlived else (name, value)
+            for name, value in hop.headers
+        ]
+        return hop._replace(headers=headers)
+
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
         The headers that may go, and the token to ask for and add, if any.
@@ -284,6 +328,9 @@ class HopGuard:
             self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
+        if shown is not None and not (ruling.why or self.strayed):
+            # While no variable of a frame has the headers: reporters of errors show those.
+            self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
             headers = self._constrained(hop, ruling.headers, home=not ruling.why)
             self._note("shown", hop, headers=headers)
@@ -316,18 +363,11 @@ class HopGuard:
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
-        The headers, with what the token is bound to: its certificate is on the connection, or a
-        proof of its key is made for this hop, and no other proof goes along.
-
-        Raises:
-            EgressBlockedError: If the connection has another certificate, or none.
+        The headers, with a proof of the key that the token is bound to, if it is bound to one. It
+        is made for this hop, and no other proof goes along.
         """
         shown = self._shown
-        if shown is None:
-            return headers
-        if home and hop.certificate != shown.certificate:
-            raise self._uncertified(hop, shown)
-        if shown.proof_key is None:
+        if shown is None or shown.proof_key is None:
             return headers
         headers = _unproved(headers)
         if home and self._active:
@@ -356,7 +396,15 @@ class HopGuard:
                 self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
         self._answered = len(answers)
 
-    def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
+    def _check_certificate(self, hop: Hop, shown: Shown) -> None:
+        """
+        See that the connection shows the certificate that the token is bound to, if it is to one.
+
+        Raises:
+            EgressBlockedError: If it shows another one, or none.
+        """
+        if hop.certificate == shown.certificate:
+            return
         error = EgressBlockedError(
             f"The request to {hop.destination} was stopped before it was sent: its token is bound "
             "to a client certificate, which this connection does not show. Give the client "
@@ -366,7 +414,7 @@ class HopGuard:
             "no_certificate",
         )
         self._report("egress_blocked", hop.destination, str(error), error.reason)
-        return error
+        raise error
 
     def _is_bare(self, wire: Any) -> bool:
         """
@@ -447,7 +495,10 @@ class AsyncHopGuard(HopGuard):
         """
         The same as `look`, without blocking the event loop.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token

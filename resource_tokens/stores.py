@@ -215,6 +215,13 @@ class MemoryTokenStore:
         self._lock = SafeLock()
         self._order: LRUCache[TokenKey, None] = LRUCache(maxsize)  # guarded by _lock
 
+    @property
+    def maxsize(self) -> int:
+        """
+        How many tokens it keeps.
+        """
+        return int(self._order.maxsize)
+
     def load(self, key: TokenKey) -> CachedToken | None:
         """
         The token under exactly this key, or `None`.

@@ -20,6 +20,7 @@ from resource_tokens import (
 )
 from resource_tokens.egress import Bindings, Hop, Shown, rule
 from resource_tokens.oauth.token_endpoint import Identity
+from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.testing import LocalResourceServer
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
@@ -576,7 +577,7 @@ def test_what_is_no_live_token_is_not_found(text: str) -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_a_live_token_in_a_url_is_blocked_on_every_hop(target: str, first: bool) -> None:
     """
-    P3, R6750-2: a URL cannot be sent without it, so the hop is not sent.
+    P3, R6750-2, R9700-5, R21-3: a URL cannot be sent without it, so the hop is not sent.
     """
     plain = hop(target=target.encode(), first=first)
     with pytest.raises(EgressBlockedError, match="its URL carries a token") as caught:
@@ -669,6 +670,49 @@ def test_tokens_shown_are_bounded() -> None:
 
     assert 2 == len(bindings._shown)
     assert first is not bindings.shown(tokens[0], requests[0])
+
+
+def test_a_token_in_use_is_known_however_many_came_after_it() -> None:
+    """
+    P3, P10: what goes first when there are too many is the oldest, and a token that lives for long
+    is old. With each use it is known again.
+    """
+    bindings = Bindings(maxsize=4)
+    request = asked(server=SERVER, resource=Resource("urn:x:a"))
+    bindings.shown(TOKEN, request)
+    for number in range(10):
+        other = replace(TOKEN, _value=Secret(f"another-token-{number}"))
+        bindings.bind(other, asked(server=SERVER, resource=Resource(f"urn:x:{number}")))
+    assert [] == bindings.tokens_in(TOKEN.reveal().encode())
+
+    bindings.shown(TOKEN, request)
+
+    assert [request.identity] == bindings.tokens_in(TOKEN.reveal().encode())
+    assert 4 == len(bindings._bound)
+
+
+def test_what_is_handed_out_is_known(caller: Caller, world: World) -> None:
+    """
+    P3: who takes a token out of the cache is the one who copies it to the wrong place. It is known
+    there although there have been thousands since it was asked for; and a cache that keeps more
+    tokens knows more of them.
+    """
+    auth = world.auth(store=MemoryTokenStore(1500))
+    token = caller.token_for(auth, world.orders.url)
+    bound = auth.cache.bindings._bound
+    for number in range(2 * 1500 - 1):
+        other = replace(TOKEN, _value=Secret(f"another-token-{number}"))
+        auth.cache.bindings.bind(other, asked(resource=Resource("urn:x:other")))
+    assert 2 * 1500 == len(bound)
+    other = replace(TOKEN, _value=Secret("another-token-more"))
+    auth.cache.bindings.bind(other, asked(resource=Resource("urn:x:other")))
+    assert [] == auth.cache.bindings.tokens_in(token.reveal().encode())
+
+    assert token is caller.token_for(auth, world.orders.url)
+
+    headers = {"X-Copy": token.reveal()}
+    with caller.client(auth=auth) as client, pytest.raises(EgressBlockedError, match="X-Copy"):
+        client.get(world.billing.url, headers=headers)
 
 
 def test_a_long_url_is_no_token() -> None:

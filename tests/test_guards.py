@@ -65,7 +65,7 @@ def guarded(caller: Caller, transport: Any, auth: Any = None) -> Any:
 
 def test_a_guarded_transport_withholds_the_token(caller: Caller, world: World) -> None:
     """
-    P3: the same rule around a transport that does not call `trace`.
+    P3, LIB-5: the same rule around a transport that does not call `trace`.
     """
     mock = Mock(caller, {f"{ORIGIN}/orders/jump": f"{ORIGIN}/billing/landing"})
     with caller.client(

@@ -319,7 +319,7 @@ def everything_printable(world: World, auth: ResourceTokenAuth) -> str:
 
 def test_no_secret_in_any_repr(caller: Caller, world: World) -> None:
     """
-    P9: whatever object of ours is printed, it shows neither token nor client secret.
+    P9, R6750-10: whatever object of ours is printed, it shows neither token nor client secret.
     """
     auth = world.auth()
     with caller.client(auth=auth) as client:
