@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import (
     cache_lookup,
+    dpop_request,
     expiry,
     import_time,
     loopback_request,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     # This library alone.
     "mock-request": mock_request.measure,
     "loopback-request": loopback_request.measure,
+    "dpop-request": dpop_request.measure,
     "cache-lookup": cache_lookup.measure,
 }
 

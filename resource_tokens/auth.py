@@ -217,7 +217,7 @@ class ResourceTokenAuth(_Auth):
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
-            prover.heed(server, prover.terms(server), {"dpop-nonce": nonce})
+            prover.heed(server, prover.terms(server), nonce)
         return prover.proof(key, method, str(full), prover.terms(server), token)
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
-    method: str = "GET"
+    method: bytes = b"GET"
     certificate: bytes | None = None
 
     @property

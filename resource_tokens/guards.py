@@ -146,8 +146,8 @@ class HopGuard:
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
-        if asked.proof_key is not None:
-            request.headers.pop("DPoP", None)
+        if asked.proof_key is not None and _all_in(request.headers, b"dpop"):
+            del request.headers["DPoP"]
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
@@ -319,7 +319,8 @@ class HopGuard:
         terms = prover.terms(server)
         self._proofs = self._proofs or {}
         self._proofs[_place(hop)] = server, terms
-        return _DPOP, prover.proof(key, hop.method, url, terms, token).encode("ascii")
+        proof = prover.proof(key, hop.method.decode("ascii"), url, terms, token)
+        return _DPOP, proof.encode("ascii")
 
     def _heed(self, response: Any, proofs: dict[bytes, tuple[Hashable, Terms]]) -> None:
         """
@@ -327,10 +328,13 @@ class HopGuard:
         """
         answers = (*response.history, response)
         for answer in answers[self._answered :]:
-            server, terms = proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
+            request = answer.request
+            target = request.extensions.get("target", request.url.raw_path)
+            server, terms = proofs.get(_place_at(request.url, target), _NOBODY)
             if server is not None:
-                error = _proof_error(answer)
-                self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
+                error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
+                date = _all_in(answer.headers, b"date") if error else ""
+                self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
 
     def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
@@ -495,7 +499,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
-        request.method,
+        request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
     )
 
@@ -513,7 +517,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
-        wire.method.decode("ascii"),
+        wire.method,
         wire.extensions.get(CERTIFICATE),
     )
 
@@ -581,6 +585,13 @@ def _unproved(headers: Sequence[Header]) -> list[Header]:
     return [header for header in headers if header[0].lower() != b"dpop"]
 
 
+def _all_in(headers: Any, name: bytes) -> str:
+    """
+    The values of a header, joined as RFC 9110 5.3 has it; quicker than httpx's own way.
+    """
+    return ", ".join(v.decode("latin-1") for each, v in headers.raw if each.lower() == name)
+
+
 def _proof_error(answer: Any) -> str:
     # RFC 9449 9: "a 401 response with a WWW-Authenticate header field and DPoP error value
     # "use_dpop_nonce"".
@@ -595,10 +606,15 @@ def _place(hop: Hop) -> bytes:
     """
     Where a hop goes, the same for a proxy that is asked for it and without one.
     """
-    if not hop.target.startswith(b"/"):
-        return hop.target
-    where = destination(hop.scheme, hop.host, hop.port, b"").encode("ascii", "backslashreplace")
-    return where + hop.target
+    return _place_at(hop, hop.target)
+
+
+def _place_at(origin: Any, target: bytes) -> bytes:
+    if not target.startswith(b"/"):
+        return target
+    host = origin.host if isinstance(origin, Hop) else origin.raw_host
+    where = destination(origin.scheme, host, origin.port, b"").encode("ascii", "backslashreplace")
+    return where + target
 
 
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
