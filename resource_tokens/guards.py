@@ -90,8 +90,8 @@ class HopGuard:
         self._seen: list[Hop] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
-        # By place: whom a hop was proved to, and by which of its terms.
-        self._proofs: dict[bytes, tuple[Hashable, Terms]] | None = None
+        # By URL: whom a hop was proved to, and by which of its terms.
+        self._proofs: dict[str, tuple[Hashable, Terms]] | None = None
         # How many answers have been looked at for what they want of proofs.
         self._answered = 0
         # Why the last answer wants another proof, if that is worth a try.
@@ -310,7 +310,7 @@ class HopGuard:
         if home and self._active:
             headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
         elif self._proofs is not None:
-            self._proofs.pop(_place(hop), None)
+            self._proofs.pop(url_of(hop, self._cache.resources), None)
         return headers
 
     def _proof(self, hop: Hop, key: ProofKey, resource: Resource, token: AccessToken) -> Header:
@@ -318,22 +318,23 @@ class HopGuard:
         server = (resource.identifier, origin_of(url))
         terms = prover.terms(server)
         self._proofs = self._proofs or {}
-        self._proofs[_place(hop)] = server, terms
+        self._proofs[url] = server, terms
         proof = prover.proof(key, hop.method.decode("ascii"), url, terms, token)
         return _DPOP, proof.encode("ascii")
 
-    def _heed(self, response: Any, proofs: dict[bytes, tuple[Hashable, Terms]]) -> None:
+    def _heed(self, response: Any, proofs: dict[str, tuple[Hashable, Terms]]) -> None:
         """
         Learn from those answers that are new, and were to a proof of ours.
         """
         answers = (*response.history, response)
         for answer in answers[self._answered :]:
-            request = answer.request
-            target = request.extensions.get("target", request.url.raw_path)
-            server, terms = proofs.get(_place_at(request.url, target), _NOBODY)
+            error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
+            if not (error or nonce):
+                continue
+            where = url_of(hop_of(answer.request, first=False), self._cache.resources)
+            server, terms = proofs.get(where, _NOBODY)
             if server is not None:
-                error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
-                date = _all_in(answer.headers, b"date") if error else ""
+                date = _all_in(answer.headers, b"date")
                 self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
 
@@ -606,15 +607,10 @@ def _place(hop: Hop) -> bytes:
     """
     Where a hop goes, the same for a proxy that is asked for it and without one.
     """
-    return _place_at(hop, hop.target)
-
-
-def _place_at(origin: Any, target: bytes) -> bytes:
-    if not target.startswith(b"/"):
-        return target
-    host = origin.host if isinstance(origin, Hop) else origin.raw_host
-    where = destination(origin.scheme, host, origin.port, b"").encode("ascii", "backslashreplace")
-    return where + target
+    if not hop.target.startswith(b"/"):
+        return hop.target
+    where = destination(hop.scheme, hop.host, hop.port, b"").encode("ascii", "backslashreplace")
+    return where + hop.target
 
 
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
