@@ -219,7 +219,7 @@ class Asker:
         if key is not None:
             why = self._heed_proofs(server, terms, exchange.answer)
             if why:
-                self._report(request, "token_request_retried", why)
+                self._report(request, "proof_renewed", why)
                 terms = self._prover.terms(server)
                 exchange = await self._send(message_at, request, io, patient)
                 self._heed_proofs(server, terms, exchange.answer)

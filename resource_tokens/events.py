@@ -22,6 +22,7 @@ EventName = Literal[
     "refresh_token_rotated",
     "credential_rotated",
     "token_rejected",
+    "proof_renewed",
     "proof_refused",
     "token_withheld",
     "egress_blocked",
@@ -110,5 +111,6 @@ _ORDINARY = frozenset(
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "proof_renewed",
     }
 )

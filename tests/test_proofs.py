@@ -239,7 +239,7 @@ def test_proof_and_token_are_each_replaced_once(
 
     assert [401, 401, 200] == [seen.status for seen in api.seen_under("/x")]
     assert 2 == len(world.server.issued)
-    assert {"proof_refused", "token_rejected"} <= set(world.event_names())
+    assert {"proof_renewed", "token_rejected"} <= set(world.event_names())
 
 
 @BOTH
@@ -516,7 +516,7 @@ def test_an_error_that_repeats_the_proof_does_not_show_it(caller: Caller, world:
         {world.orders.url: bound(ORDERS)},
         on_event=world.events.append,
     )
-    with pytest.raises(OAuthError, match="Compare the clocks") as caught:
+    with pytest.raises(OAuthError, match="compare the clocks") as caught:
         caller.token_for(auth, world.orders.url)
 
     assert 1 == len(seen)
