@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     cache_lookup,
     cold_file,
+    dpop_request,
     expiry,
     import_time,
     loopback_request,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     # This library alone.
     "mock-request": mock_request.measure,
     "loopback-request": loopback_request.measure,
+    "dpop-request": dpop_request.measure,
     "cache-lookup": cache_lookup.measure,
     "cold-file": cold_file.measure,
 }

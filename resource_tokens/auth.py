@@ -295,7 +295,7 @@ class ResourceTokenAuth(_Auth):
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
-            prover.heed(server, prover.terms(server), {"dpop-nonce": nonce})
+            prover.heed(server, prover.terms(server), nonce)
         return prover.proof(key, method, str(full), prover.terms(server), token)
 
     def close(self) -> None:
@@ -420,7 +420,11 @@ class ResourceTokenAuth(_Auth):
         repeatable = isinstance(request.stream, _BYTES_IN_MEMORY)
         remedy: Remedy | None
         if guard.proof_refused and "proof" not in guard.tried:
-            remedy = Remedy("proof_refused", guard.proof_refused, prove=repeatable)
+            why = guard.proof_refused
+            remedy = Remedy("proof_renewed", why, prove=True)
+            if not repeatable:
+                why = f"{why}; the body of the request cannot be sent again"
+                remedy = Remedy("proof_refused", why)
             guard.tried += ("proof",)
         elif "token" in guard.tried or not self._is_from_resource(response, guard, asked):
             return None

@@ -23,6 +23,7 @@ EventName = Literal[
     "refresh_token_rotated",
     "credential_rotated",
     "token_rejected",
+    "proof_renewed",
     "proof_refused",
     "token_withheld",
     "egress_blocked",
@@ -193,5 +194,6 @@ _ORDINARY = frozenset(
         "refresh_token_rotated",
         "credential_rotated",
         "keys_loaded",
+        "proof_renewed",
     }
 )

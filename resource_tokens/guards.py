@@ -98,8 +98,8 @@ class HopGuard:
         self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
-        # By place: whom a hop was proved to, and by which of its terms.
-        self._proofs: dict[bytes, tuple[Hashable, Terms]] | None = None
+        # By URL: whom a hop was proved to, and by which of its terms.
+        self._proofs: dict[str, tuple[Hashable, Terms]] | None = None
         # How many answers have been looked at for what they want of proofs.
         self._answered = 0
         # Why the last answer wants another proof, if that is worth a try.
@@ -157,8 +157,8 @@ class HopGuard:
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
-        if asked.proof_key is not None:
-            request.headers.pop("DPoP", None)
+        if asked.proof_key is not None and _all_in(request.headers, b"dpop"):
+            del request.headers["DPoP"]
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
@@ -373,7 +373,7 @@ class HopGuard:
         if home and self._active:
             headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
         elif self._proofs is not None:
-            self._proofs.pop(_place(hop), None)
+            self._proofs.pop(url_of(hop, self._cache.resources), None)
         return headers
 
     def _proof(self, hop: Hop, key: ProofKey, resource: Resource, token: AccessToken) -> Header:
@@ -381,19 +381,24 @@ class HopGuard:
         server = (resource.identifier, origin_of(url))
         terms = prover.terms(server)
         self._proofs = self._proofs or {}
-        self._proofs[_place(hop)] = server, terms
-        return _DPOP, prover.proof(key, hop.method, url, terms, token).encode("ascii")
+        self._proofs[url] = server, terms
+        proof = prover.proof(key, hop.method.decode("ascii"), url, terms, token)
+        return _DPOP, proof.encode("ascii")
 
-    def _heed(self, response: Any, proofs: dict[bytes, tuple[Hashable, Terms]]) -> None:
+    def _heed(self, response: Any, proofs: dict[str, tuple[Hashable, Terms]]) -> None:
         """
         Learn from those answers that are new, and were to a proof of ours.
         """
         answers = (*response.history, response)
         for answer in answers[self._answered :]:
-            server, terms = proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
+            error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
+            if not (error or nonce):
+                continue
+            where = url_of(hop_of(answer.request, first=False), self._cache.resources)
+            server, terms = proofs.get(where, _NOBODY)
             if server is not None:
-                error = _proof_error(answer)
-                self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
+                date = _all_in(answer.headers, b"date")
+                self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
 
     def _check_certificate(self, hop: Hop, shown: Shown) -> None:
@@ -597,7 +602,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
-        request.method,
+        request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
         "target" in extensions,
     )
@@ -616,7 +621,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
-        wire.method.decode("ascii"),
+        wire.method,
         wire.extensions.get(CERTIFICATE),
         "target" in wire.extensions,
     )
@@ -683,6 +688,13 @@ def _authorization(token: AccessToken) -> Header:
 
 def _unproved(headers: Sequence[Header]) -> list[Header]:
     return [header for header in headers if header[0].lower() != b"dpop"]
+
+
+def _all_in(headers: Any, name: bytes) -> str:
+    """
+    The values of a header, joined as RFC 9110 5.3 has it; quicker than httpx's own way.
+    """
+    return ", ".join(v.decode("latin-1") for each, v in headers.raw if each.lower() == name)
 
 
 def _proof_error(answer: Any) -> str:

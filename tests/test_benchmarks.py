@@ -75,6 +75,7 @@ def test_every_row_is_there(rows: list[Row]) -> None:
         ("import-time", "import"): everybody,
         **{("mock-request", f"{name}, {rules}"): _OURS for name in clients for rules in _RULES},
         **{("loopback-request", name): _OURS for name in clients},
+        **{("dpop-request", name): _OURS for name in clients},
         ("cache-lookup", "by Resource"): _OURS,
         ("cache-lookup", "by identifier"): _OURS,
         ("cold-file", "first token, 20 in the file"): _OURS,
