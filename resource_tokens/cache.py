@@ -101,10 +101,10 @@ class TokenCache:
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
         self.events = Events(on_event)
-        self.bindings = Bindings()
         self._grant = ClientCredentials() if grant is None else grant
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
         shared = None if isinstance(store, MemoryTokenStore) else store
+        self.bindings = Bindings(2 * max(1024, memory.maxsize))
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
         self._acquirer = Acquirer(

@@ -191,7 +191,8 @@ class Bindings:
             known = Shown(token, request)
             with self._lock:
                 self._shown[request.key] = known
-                while len(self._shown) > self._maxsize:
+                # They hold the tokens themselves, and are quickly made again.
+                while len(self._shown) > min(self._maxsize, _SHOWN_AT_MOST):
                     del self._shown[next(iter(self._shown))]
         return known
 
@@ -424,6 +425,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
+_SHOWN_AT_MOST = 2048
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"

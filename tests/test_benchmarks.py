@@ -75,6 +75,7 @@ def test_every_row_is_there(rows: list[Row]) -> None:
         ("import-time", "import"): everybody,
         **{("mock-request", f"{name}, {rules}"): _OURS for name in clients for rules in _RULES},
         **{("loopback-request", name): _OURS for name in clients},
+        **{("on-behalf-of", f"{name}, {view}"): _OURS for name in clients for view in _VIEWS},
         ("cache-lookup", "by Resource"): _OURS,
         ("cache-lookup", "by identifier"): _OURS,
     }
@@ -204,6 +205,7 @@ def _cells(line: str) -> list[str]:
 
 
 _OURS = {"resource_tokens"}
+_VIEWS = ("a view", "a new view")
 _COLOURS = ("sync", "async")
 _RULES = ("1 rule", "1,000 rules")
 _EXPIRY = ("p50 added", "p99 added", "longest added", "token requests", "failed requests")
