@@ -22,6 +22,7 @@ from benchmarks import (
     loopback_request,
     memory,
     mock_request,
+    on_behalf_of,
     outage,
     report,
     short_lives,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "import-time": import_time.measure,
     # This library alone.
     "mock-request": mock_request.measure,
+    "on-behalf-of": on_behalf_of.measure,
     "loopback-request": loopback_request.measure,
     "dpop-request": dpop_request.measure,
     "cache-lookup": cache_lookup.measure,

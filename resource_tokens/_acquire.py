@@ -88,12 +88,14 @@ class Acquirer:
         self._closed = False
         self._lock = SafeLock()
         clock = surroundings.clock
+        # As many as there can be tokens: what is forgotten here is done again.
+        bound = max(1024, memory.maxsize)
         # All guarded by _lock.
-        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(1024)
-        self._forced: TTLCache[TokenKey, bool] = TTLCache(1024, _FORCED_INTERVAL, timer=clock)
+        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(bound)
+        self._forced: TTLCache[TokenKey, bool] = TTLCache(bound, _FORCED_INTERVAL, timer=clock)
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
-        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(1024)
+        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
         # How often `forget` was called, for all resources and for each.
         self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
 

@@ -30,8 +30,8 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
-    | {"_proofs", "_refusals", "ledger", "refresh_tokens"},
+    {"_single_flight", "_turns", "_recently_used", "stores", "_private_folder", "_sealing"}
+    | {"egress", "events", "_proofs", "_refusals", "ledger", "refresh_tokens"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
