@@ -853,10 +853,9 @@ def test_where_the_keys_are_can_be_configured(issuer: Mint) -> None:
     assert 0 == issuer.asked("/.well-known")
 
 
-def test_only_so_many_keys_and_headers_are_looked_at(issuer: Mint) -> None:
+def test_only_so_many_keys_are_looked_at(issuer: Mint) -> None:
     """
-    P10: of a document with thousands of keys, 64 count; of the headers that good tokens came
-    with, 256 are remembered.
+    P10: of a document with thousands of keys, 64 count.
     """
     issuer.server.answer(
         "/keys",
@@ -867,12 +866,6 @@ def test_only_so_many_keys_and_headers_are_looked_at(issuer: Mint) -> None:
 
     assert require.verify(bearer(issuer.token(_SIXTY_FIVE[0])), "GET", "/")
     assert 401 == refused(require, issuer.token(_SIXTY_FIVE[1])).status
-    for number in range(300):
-        more = issuer.token(_SIXTY_FIVE[0], header={"n": number})
-        assert require.verify(bearer(more), "GET", "/")
-    kept = require._check._issuer.at_hand()
-    assert kept is not None
-    assert len(kept.keys._known) <= 256
 
 
 _SIXTY_FIVE = ("ES256 number 64", "ES256 number 65")
