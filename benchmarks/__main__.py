@@ -17,6 +17,7 @@ from benchmarks import (
     cache_lookup,
     expiry,
     import_time,
+    inbound,
     loopback_request,
     memory,
     mock_request,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "mock-request": mock_request.measure,
     "loopback-request": loopback_request.measure,
     "cache-lookup": cache_lookup.measure,
+    "inbound": inbound.measure,
 }
 
 
