@@ -49,7 +49,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r".*PrivateKeyObject"),
 ]
 
-_MODULES = ("resource_tokens", "resource_tokens.stores", "resource_tokens.testing")
+_MODULES = (
+    "resource_tokens",
+    "resource_tokens.stores",
+    "resource_tokens.testing",
+    "resource_tokens.inbound",
+)
 _HOMES = {name: module for module in _MODULES for name in import_module(module).__all__}
 _HOMES["ClientAuth"] = "resource_tokens.oauth.client_auth"
 
