@@ -49,7 +49,7 @@ from resource_tokens.testing import LocalAuthorizationServer
 from resource_tokens.tokens import Secret
 from tests.conftest import CLIENT_ID, CLIENT_SECRET, Clock
 from tests.servers.apis import Sink
-from tests.servers.asgi import Served
+from tests.servers.asgi import served
 from tests.servers.loopback import post_form
 from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, registered, server_tls, write_certificates
@@ -245,8 +245,8 @@ def _api(request: pytest.FixtureRequest, server: LocalAuthorizationServer) -> It
         )
         return APPS[request.param](require)
 
-    with Served(application) as served, httpx.Client(trust_env=False) as client:
-        yield Api(f"{served.url}/", server, events, client)
+    with served(application) as url, httpx.Client(trust_env=False) as client:
+        yield Api(f"{url}/", server, events, client)
 
 
 def test_who_is_let_in_and_who_is_not(api: Api) -> None:
@@ -350,18 +350,14 @@ def test_the_middleware_serves_the_metadata_and_what_is_public(
     """
     Both to the letter; everything else needs a token.
     """
-    with (
-        Served(
-            lambda url: middleware_app(
-                RequireToken(
-                    issuer=AuthorizationServer(issuer=server.issuer, verify=trusting()),
-                    audience=ORDERS,
-                    resource=f"{url}/orders",
-                )
-            )
-        ) as served,
-        httpx.Client(trust_env=False, base_url=served.url) as client,
-    ):
+
+    def application(url: str) -> Any:
+        issuer = AuthorizationServer(issuer=server.issuer, verify=trusting())
+        return middleware_app(
+            RequireToken(issuer=issuer, audience=ORDERS, resource=f"{url}/orders")
+        )
+
+    with served(application) as url, httpx.Client(trust_env=False, base_url=url) as client:
         path = "/.well-known/oauth-protected-resource/orders"
         described = client.get(path)
         statuses = {
@@ -369,13 +365,46 @@ def test_the_middleware_serves_the_metadata_and_what_is_public(
             for target in ("/health", "/health/", "/Health", "/health/../orders/7", "//health", "/")
         }
 
-        assert f"{served.url}/orders" == described.json()["resource"]
+        assert f"{url}/orders" == described.json()["resource"]
         assert [server.issuer] == described.json()["authorization_servers"]
         assert "application/json" == described.headers["Content-Type"]
         assert 200 == client.head(path).status_code
         assert 401 == client.post(path).status_code
-    assert {200} == {statuses.pop("/health")}
+    assert 200 == statuses.pop("/health")
     assert {401} == set(statuses.values())
+
+
+@pytest.mark.parametrize(
+    ("root_path", "base_url"),
+    [("", "https://gw.example.com/shop"), ("/shop", "https://gw.example.com")],
+)
+def test_behind_a_gateway_that_cuts_off_a_part_of_the_path(
+    issuer: Mint, root_path: str, base_url: str
+) -> None:
+    """
+    The client has asked for `https://gw.example.com/shop/orders/7`, and that is what its proof is
+    for. A server that was told of the part puts it back itself.
+    """
+    key = ProofKey()
+    token = issuer.token(cnf={"jkt": key.thumbprint})
+    own = AccessToken(Secret(token), ORDERS, "DPoP", frozenset(), datetime.now(UTC))
+
+    def headers(url: str) -> dict[str, str]:
+        made = key.proof("GET", url, NOW, token=own)
+        return {"Authorization": f"DPoP {token}", "DPoP": made, "Host": "gw.example.com"}
+
+    def application(url: str) -> Any:
+        return starlette_app(issuer.require(base_url=base_url, resource=url))
+
+    with served(application, root_path=root_path) as url, httpx.Client(trust_env=False) as client:
+        right, wrong = (
+            client.get(f"{url}/orders/7", headers=headers(f"https://gw.example.com{path}"))
+            for path in ("/shop/orders/7", "/orders/7")
+        )
+
+    assert 200 == right.status_code
+    assert 401 == wrong.status_code
+    assert "is not for https://gw.example.com/shop/orders/7" in wrong.headers["WWW-Authenticate"]
 
 
 def test_fastapi_sees_the_connection_and_the_scopes() -> None:
