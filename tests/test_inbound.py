@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -1042,6 +1042,71 @@ def test_made_up_tokens_push_out_no_good_one(issuer: Mint) -> None:
     issuer.clock.advance(5)
     refused(require, "made-up-19")
     assert before + 1 == issuer.asked("/introspect")
+
+
+@COLOURS
+def test_only_so_many_questions_are_under_way(issuer: Mint, colour: str) -> None:
+    """
+    P10: forty tokens that nobody knows, and sixteen questions at a time.
+    """
+    issuer.say()
+    arrived, go_on, lock = threading.Semaphore(0), threading.Event(), threading.Lock()
+    under_way, most = 0, 0
+
+    def counted(seen: Any) -> None:
+        nonlocal under_way, most
+        if seen.path != "/introspect":
+            return
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        arrived.release()
+        go_on.wait(10)
+        with lock:
+            under_way -= 1
+
+    issuer.server.behave(counted)
+    require = issuer.introspecting()
+
+    def let_go() -> None:
+        for _ in range(16):
+            arrived.acquire(timeout=10)
+        go_on.set()
+
+    watcher = threading.Thread(target=let_go)
+    watcher.start()
+    found = together(colour, require, [f"opaque-{number}" for number in range(40)])
+    watcher.join()
+
+    assert 40 == len([token for token in found if isinstance(token, InboundToken)])
+    assert (16, 40) == (most, issuer.asked("/introspect"))
+
+
+def test_a_question_that_has_to_wait_for_too_long_is_503(issuer: Mint) -> None:
+    """
+    Nobody hangs: with all turns taken by a loop that blocks, this thread waits for none of them;
+    with those of others, as long as a request may take.
+    """
+    issuer.say()
+    quick = AuthorizationServer(
+        issuer=issuer.server.issuer, verify=trusting(), timeout=timedelta(seconds=0.2)
+    )
+    require = issuer.introspecting(issuer=quick)
+    introspection = require._check._introspection
+    assert introspection is not None
+    endpoint = f"{issuer.server.issuer}/introspect"
+    ask = partial(introspection._turns.ask, endpoint, 16, 100.0)
+    turns = [ask() for _ in range(16)]
+
+    assert 503 == refused(require, "opaque").status
+    assert "asked about others" in issuer.events[-1].detail
+    for turn in turns:
+        turn.give_back()
+    others = [ask(hurried=False) for _ in range(16)]
+    assert 503 == refused(require, "opaque").status
+    for turn in others:
+        turn.give_back()
+    assert require.verify(bearer("opaque"), "GET", "/")
 
 
 def test_a_jwt_is_not_asked_about(issuer: Mint) -> None:
