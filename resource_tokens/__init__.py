@@ -18,9 +18,11 @@ from resource_tokens.guards import AsyncEgressGuard, EgressGuard
 from resource_tokens.oauth.assertion_files import ClientAssertionFile
 from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from resource_tokens.oauth.dialects import Dialect
+from resource_tokens.oauth.exchange import JwtBearer, TokenExchange
 from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
 from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
@@ -41,6 +43,7 @@ __all__ = [
     "Dialect",
     "EgressBlockedError",
     "EgressGuard",
+    "JwtBearer",
     "OAuthError",
     "PrivateKeyJwt",
     "PublicClient",
@@ -49,9 +52,11 @@ __all__ = [
     "ResourceMap",
     "ResourceTokenAuth",
     "ResourceTokensError",
+    "SubjectToken",
     "TlsClientAuth",
     "TokenCache",
     "TokenEvent",
+    "TokenExchange",
     "TokenRequestError",
     "UnmappedDestinationError",
 ]

@@ -16,7 +16,9 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
     for it.
  9. A request for a grant that is exclusive is not cancelled along with its caller: what its answer
     would have brought is lost otherwise.
-10. No lock is held across any of this; what guards the dictionaries is held for one access.
+10. What a grant presents of another server's is asked for first, by these rules and under a key of
+    its own; and once more, if one that was at hand is refused.
+11. No lock is held across any of this; what guards the dictionaries is held for one access.
 """
 
 from __future__ import annotations
@@ -344,6 +346,25 @@ class Acquirer:
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        first = request.grant.first
+        if first is None:
+            return await self._ask_in_turn(request, io, visit, ahead=ahead)
+        kept = self.cached(first)
+        assertion = (kept or await self.acquire(first, io)).token
+        try:
+            return await self._ask_in_turn(_presenting(request, assertion), io, visit, ahead=ahead)
+        except OAuthError as error:
+            if kept is None or error.error != "invalid_grant":
+                raise
+            # It may have been good for one time only.
+            newer = await self.renew(first, assertion, io)
+            if newer is None:
+                raise
+        return await self._ask_in_turn(_presenting(request, newer.token), io, visit, ahead=ahead)
+
+    async def _ask_in_turn(
+        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
+    ) -> Answered | None:
         if ahead:
             return await self._ask(request, io, visit, patient=False)
         with self._asker.turn(request) as turn:
@@ -475,6 +496,10 @@ class Acquirer:
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
+
+
+def _presenting(request: TokenRequest, assertion: AccessToken) -> TokenRequest:
+    return replace(request, grant=request.grant.presenting(assertion))
 
 
 def _flight_limit(request: TokenRequest) -> float:

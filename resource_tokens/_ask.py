@@ -31,6 +31,7 @@ from resource_tokens._turns import Turn, Turns
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events, TokenEvent
 from resource_tokens.exceptions import ResourceTokensError, TokenRequestError
+from resource_tokens.oauth.grants import expired_grant
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest, retry_after
 from resource_tokens.oauth.metadata import (
     AuthorizationServer,
@@ -177,8 +178,12 @@ class Asker:
         if rotated:
             self._report(request, "refresh_token_rotated")
         self._bindings.bind(issued.token, request)
-        freshness = Freshness.of(issued.lifetime, exchange.sent_at, wall, self._in.draw)
+        freshness = Freshness.of(
+            issued.lifetime, exchange.sent_at, wall, self._in.draw, final=issued.final
+        )
         if self._in.clock() >= freshness.hard_at:
+            if issued.final:
+                raise expired_grant(request.resource.identifier)
             raise TokenRequestError(
                 f"The token of {request.server.name!r} for {request.resource.identifier!r} had "
                 f"expired when it arrived: it lives {issued.lifetime.total_seconds():g} s. Let "

@@ -90,9 +90,7 @@ class Sharing:
         self._writing = _Standing()
         self._said = False
 
-    def visit(
-        self, request: TokenRequest, io: IO, usable: Callable[[CachedToken], bool]
-    ) -> Visit:
+    def visit(self, request: TokenRequest, io: IO, usable: Callable[[CachedToken], bool]) -> Visit:
         """
         The way of one caller to a token.
         """
@@ -171,15 +169,17 @@ class Sharing:
             self._unreadable.pop(request.key, None)
         if loaded.stored is None or loaded.stored.generation != loaded.generation:
             return None
-        cached = self._judged(loaded.stored)
+        cached = self._judged(loaded.stored, request.grant.expires_at)
         return cached if self._in.clock() < cached.freshness.hard_at else None
 
-    def _judged(self, stored: StoredToken) -> CachedToken:
+    def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
         age = max(0.0, stored.age, wall - stored.requested_wall)
         lifetime = stored.lifetime
+        # It was given the end of what it was got with, to the millisecond.
+        final = ends_at is not None and stored.token.expires_at.timestamp() > ends_at - 1e-3
         freshness = Freshness.of(
-            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw
+            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw, final=final
         )
         # By this machine's clock, as with a token that was asked for here.
         expires_at = datetime.fromtimestamp(wall - age + lifetime, UTC)
@@ -338,9 +338,7 @@ class Visit:
         freshness = cached.freshness
         age = self._sharing.now() - freshness.requested_at
         stored = StoredToken(cached.token, freshness.requested_wall, self._generation, age)
-        kept = await self._attempt(
-            lambda: self._store.save(self._request.key, stored), writes=True
-        )
+        kept = await self._attempt(lambda: self._store.save(self._request.key, stored), writes=True)
         return await self.found() if kept is False else None
 
     async def pause(self) -> None:

@@ -7,25 +7,31 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextvars import Token
 from datetime import timedelta
 from types import new_class
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
+from resource_tokens._subjects import Block
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
 from resource_tokens.events import TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
+    ResourceTokensError,
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import Grant
+from resource_tokens.oauth.inbound_tokens import InboundToken
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
@@ -64,7 +70,9 @@ class ResourceTokenAuth(_Auth):
         resources: The destinations and their resources, as for `ResourceMap`.
         unmapped: `"raise"`, or `"anonymous"` to send requests to unmapped destinations without a
             token.
-        grant: On whose behalf tokens are asked for.
+        grant: How the client itself asks for tokens; with its credentials by default.
+        exchange: How they are asked for on behalf of somebody else, at `server`: see
+            `on_behalf_of`. By default its dialect says.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
@@ -88,6 +96,7 @@ class ResourceTokenAuth(_Auth):
         *,
         unmapped: Literal["raise", "anonymous"] = "raise",
         grant: Grant | None = None,
+        exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
@@ -100,6 +109,7 @@ class ResourceTokenAuth(_Auth):
             client_auth,
             resources=resources,
             grant=grant,
+            exchange=exchange,
             store=store,
             on_event=on_event,
             clock=clock,
@@ -122,6 +132,28 @@ class ResourceTokenAuth(_Auth):
             )
         view = copy.copy(self)
         view._scopes = parse_scopes(" ".join(scopes))
+        return view
+
+    def on_behalf_of(self, subject: InboundToken | SubjectToken) -> OnBehalfOf:
+        """
+        A light view that calls others on behalf of whoever has called this service: `auth=` for
+        one request or one client, or `with auth.on_behalf_of(inbound):` for all requests of a
+        block. It shares the cache, and the tokens of each subject are kept apart.
+
+        The subject token goes to the authorization server that issued it, to be exchanged, and
+        nowhere else.
+
+        Args:
+            subject: The token that this service was called with: an `InboundToken` of
+                `resource_tokens.inbound`, or a `SubjectToken`.
+
+        Raises:
+            ConfigurationError: If it is something else, such as a token of this service's own.
+        """
+        view = object.__new__(OnBehalfOf)
+        view.__dict__.update(self.__dict__)
+        view.cache = self.cache.on_behalf_of(subject)
+        view._entered = None
         return view
 
     def with_min_ttl(self, min_ttl: timedelta) -> ResourceTokenAuth:
@@ -321,6 +353,48 @@ class ResourceTokenAuth(_Auth):
     def __repr__(self) -> str:
         scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"
         return f"ResourceTokenAuth({self.cache!r}, {self.resources!r}{scopes})"
+
+
+class OnBehalfOf(ResourceTokenAuth):
+    """
+    A view of a `ResourceTokenAuth` for one subject: see `ResourceTokenAuth.on_behalf_of`.
+
+    As a context manager it makes all requests with the auth object that are made in its block, and
+    in tasks that begin there, on behalf of the subject. What outlives the block is refused: give
+    it the view itself, as `auth=`.
+    """
+
+    _entered: tuple[Block, Token[Block | None]] | None
+
+    def __enter__(self) -> Self:
+        subject = self.cache._subject
+        if subject is None or self._entered or self._scopes is not None or self._min_seconds:
+            raise ConfigurationError(
+                "A block is for one subject and for nothing else: call on_behalf_of() for each "
+                "block anew, and leave scoped() and with_min_ttl() to single requests."
+            )
+        block = Block(subject)
+        self._entered = block, self.cache.subjects.block.set(block)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if self._entered is None:
+            return
+        (block, before), self._entered = self._entered, None
+        block.end()
+        try:
+            self.cache.subjects.block.reset(before)
+        except ValueError:
+            elsewhere = kind is None
+        else:
+            elsewhere = False
+        if elsewhere:
+            raise ResourceTokensError(
+                "The block of on_behalf_of() was left in another context than it was entered in, "
+                "as happens in a generator that is run in threads, so requests in between may not "
+                "have been made on behalf of anybody. Enter it where the requests are made, or "
+                "give them auth=auth.on_behalf_of(inbound)."
+            )
 
 
 _BYTES_IN_MEMORY = tuple(library.ByteStream for library in LIBRARIES)

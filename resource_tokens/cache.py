@@ -18,6 +18,7 @@ from resource_tokens._ask import AT_A_TIME, Surroundings
 from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens._refusals import Remedy
+from resource_tokens._subjects import Subjects
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, TokenEvent
 from resource_tokens.exceptions import (
@@ -28,8 +29,11 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import ClientCredentials, Grant
+from resource_tokens.oauth.inbound_tokens import InboundToken
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest, check_told_apart
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
@@ -64,7 +68,9 @@ class TokenCache:
         client_auth: How the client authenticates there.
         resources: The configured resources, as for `ResourceMap`. A token that is also good at
             another one of them is refused.
-        grant: On whose behalf tokens are asked for.
+        grant: How the client itself asks for tokens.
+        exchange: How they are asked for on behalf of somebody else, at `server`; by its dialect,
+            if it is not given.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
@@ -80,6 +86,7 @@ class TokenCache:
         *,
         resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap = (),
         grant: Grant | None = None,
+        exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
         clock: Callable[[], float] = steady_clock,
@@ -111,9 +118,7 @@ class TokenCache:
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
         self._clock = clock
-        # The credentials that can change, as they were when a request was last built with them.
-        self._rotating: dict[ClientAuth, bytes] = {}
-        self._look_again_at = 0.0
+        self._rotating = _Rotating(clock)
         # Building a request hashes its key; a warm request must not pay for that.
         self._built = lru_cache(maxsize=4096)(self._build_request)
         self._discovery = Discovery(
@@ -122,12 +127,35 @@ class TokenCache:
             portable=self._grant.portable,
             events=self.events,
             clock=clock,
-            changed=self._built.cache_clear,
+            changed=self._build_anew,
         )
+        self.subjects = Subjects(
+            (server, client_auth),
+            exchange,
+            self.resources,
+            apply=self._discovery.apply,
+            events=self.events,
+            wall_clock=wall_clock,
+        )
+        self._subject: SubjectToken | None = None
         # What cannot be asked for is said now, not at the first request.
-        requests = [self._request_for(resource) for _, resource in self.resources]
+        requests = [
+            self.subjects.probe(self._built(resource, None)) for _, resource in self.resources
+        ]
         check_assertions((request.server, request.client_auth) for request in requests)
         check_told_apart(requests)
+
+    def on_behalf_of(self, subject: InboundToken | SubjectToken) -> TokenCache:
+        """
+        A light view that asks for tokens on behalf of somebody. It shares all that is kept.
+
+        Args:
+            subject: As for `ResourceTokenAuth.on_behalf_of`.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._subject = SubjectToken.of(subject)
+        return view
 
     def get(
         self,
@@ -259,33 +287,23 @@ class TokenCache:
         """
         What would be asked for, with the key that its token is kept under.
         """
-        if self._rotating and self._clock() >= self._look_again_at:
-            self._look_at_credentials()
+        replaced = self._rotating.replaced()
+        if replaced is not None:
+            self._build_anew()
+            self.events.emit(TokenEvent("credential_rotated", "", detail=replaced.client_id))
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
-        return self._built(resource, scopes)
-
-    def _look_at_credentials(self) -> None:
-        """
-        Build all requests anew if a credential has been replaced: their keys are others then.
-        """
-        self._look_again_at = self._clock() + _LOOK_AT_CREDENTIALS_EVERY
-        for client_auth, known in list(self._rotating.items()):
-            # One that cannot be read now is an error when it is needed.
-            with suppress(ResourceTokensError):
-                if client_auth.fingerprint() != known:
-                    self._rotating.clear()
-                    self._built.cache_clear()
-                    self.events.emit(
-                        TokenEvent("credential_rotated", "", detail=client_auth.client_id)
-                    )
-                    return
+        return self.subjects.request(self._built(resource, scopes), self._subject)
 
     def _wanted(
         self, resources: Iterable[Resource | str] | None, scopes: Iterable[str] | None
     ) -> list[TokenRequest]:
         if resources is None:
-            resources = [resource for _, resource in self.resources]
+            resources = [
+                resource
+                for _, resource in self.resources
+                if not self.subjects.is_wanting(resource, self._subject)
+            ]
         requests = [self._request_for(resource, scopes) for resource in resources]
         return list({request.key: request for request in requests}.values())
 
@@ -360,6 +378,13 @@ class TokenCache:
             return None
         return await self._acquirer.renew(request, refused, io)
 
+    def _build_anew(self) -> None:
+        """
+        Build all requests anew: their keys are others now.
+        """
+        self._built.cache_clear()
+        self.subjects.clear()
+
     def _build_request(
         self, resource: Resource | str, scopes: Iterable[str] | None
     ) -> TokenRequest:
@@ -378,8 +403,7 @@ class TokenCache:
                 parse_scopes(resource.scopes if scopes is None else scopes),
             )
         )
-        if request.client_auth.rotates:
-            self._rotating.setdefault(request.client_auth, request.client_auth.fingerprint())
+        self._rotating.add(request.client_auth)
         return request
 
     def _named(self, identifier: str) -> Resource:
@@ -394,7 +418,44 @@ class TokenCache:
         return configured.pop()
 
     def __repr__(self) -> str:
-        return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"
+        behalf = "" if self._subject is None else ", on behalf of one subject"
+        return (
+            f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r}"
+            f"{behalf})"
+        )
+
+
+class _Rotating:
+    """
+    The credentials that can change, as they were when a request was last built with them.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[ClientAuth, bytes] = {}
+        self._look_again_at = 0.0
+
+    def add(self, client_auth: ClientAuth) -> None:
+        """
+        Look after a credential, if it can change.
+        """
+        if client_auth.rotates:
+            self._known.setdefault(client_auth, client_auth.fingerprint())
+
+    def replaced(self) -> ClientAuth | None:
+        """
+        One that has changed, if it is time to look; all are forgotten then.
+        """
+        if not self._known or self._clock() < self._look_again_at:
+            return None
+        self._look_again_at = self._clock() + _LOOK_AT_CREDENTIALS_EVERY
+        for client_auth, known in list(self._known.items()):
+            # One that cannot be read now is an error when it is needed.
+            with suppress(ResourceTokensError):
+                if client_auth.fingerprint() != known:
+                    self._known.clear()
+                    return client_auth
+        return None
 
 
 def seconds_of(min_ttl: timedelta) -> float:

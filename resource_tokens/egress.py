@@ -5,7 +5,8 @@ One rule for every hop of a request, first or redirected, as it goes on the wire
 
 1. The destination of a hop belongs to one resource or to none. It belongs to none if the target,
    the `Host` header, the TLS server name or a proxy could bring it to somebody else.
-2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other.
+2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other,
+   and not in a request that is made on behalf of somebody else.
 3. A redirect that has left the resource does not come back to it: from there on somebody else
    chooses where to go, and the token of the request stays away.
 4. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
@@ -158,6 +159,15 @@ class Bindings:
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
         if known != request.identity:
+            if known.on_behalf_of(None) == request.identity.on_behalf_of(None):
+                raise AudienceMismatchError(
+                    f"{request.server.name!r} returned the same token for {token.resource!r} on "
+                    "behalf of two subjects, so one of them would act as the other. The second "
+                    "one was dropped. If both are one user's, say so: "
+                    "SubjectToken(..., issuer=..., subject=...).",
+                    token.resource,
+                    (token.resource,),
+                )
             raise AudienceMismatchError(
                 f"{request.server.name!r} returned the same token for {known.resource!r} and for "
                 f"{token.resource!r}, so it ignores `resource` or another parameter. The second "
@@ -252,7 +262,9 @@ def rule(
         index, found = next(iter(wrong.items()))
         why = why or _mapped_to(resource)
         where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
-        raise _blocked(hop, f"{why} But {where} carries a token for", found, bindings)
+        same = resource is not None and found.resource == resource.identifier
+        what = "a token of another subject" if same else "a token"
+        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings)
     if len(hop.target) >= bindings.shortest:
         in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
@@ -294,6 +306,9 @@ def _read(
         here: Identity | None = shown.identity
     else:
         here = None if resource is None else identity(resource)
+        if here is not None:
+            # Whoever the request is for is who may be spoken of in it.
+            here = here.on_behalf_of(None if shown is None else shown.identity)
     home = shown is not None and shown.identity == here
     wrong: dict[int, Identity] = {}
     if odd or strayed or not home:
@@ -340,7 +355,11 @@ def _misplaced(
         if strayed or shown.identity != here:
             return shown.identity
         text = text.replace(own, b"")
-    return next((found for found in bindings.tokens_in(text) if found != here), None)
+    for found in bindings.tokens_in(text):
+        # A request that was given no token is for nobody in particular.
+        if (found.on_behalf_of(None) if shown is None else found) != here:
+            return found
+    return None
 
 
 def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:

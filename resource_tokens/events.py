@@ -29,6 +29,7 @@ EventName = Literal[
     "insufficient_user_authentication",
     "insufficient_claims",
     "unmapped_destination",
+    "subject_missing",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",

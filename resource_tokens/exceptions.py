@@ -119,6 +119,8 @@ class OAuthError(TokenRequestError):
         error: The error code, such as `"invalid_client"` or `"invalid_target"` (RFC 8707 2).
         error_description: The server's own words, escaped and shortened; `None` if it gave none.
         error_uri: A page about the error; `None` if it gave none.
+        claims: What the user has to bring for it, as Entra ID says with `"interaction_required"`:
+            JSON, to pass on in a challenge to whoever called this service. `None` if there is none.
     """
 
     def __init__(  # noqa: PLR0917 - positional, so that it pickles
@@ -129,12 +131,14 @@ class OAuthError(TokenRequestError):
         error: str = "",
         error_description: str | None = None,
         error_uri: str | None = None,
+        claims: str | None = None,
     ) -> None:
         super().__init__(message, resource, status)
-        self.args = (message, resource, status, error, error_description, error_uri)
+        self.args = (message, resource, status, error, error_description, error_uri, claims)
         self.error = error
         self.error_description = error_description
         self.error_uri = error_uri
+        self.claims = claims
 
 
 class TokenRefusedError(ResourceTokensError):

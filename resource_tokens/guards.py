@@ -131,7 +131,8 @@ class HopGuard:
         """
         Whether this guard looks for the tokens of a cache.
         """
-        return self._cache is cache
+        # Those of a view are those of its cache.
+        return self._cache.bindings is cache.bindings
 
     def retire(self) -> None:
         """

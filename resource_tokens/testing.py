@@ -215,7 +215,8 @@ class _LocalServer(ABC):
 
 class LocalAuthorizationServer(_LocalServer):
     """
-    An OAuth authorization server for the client credentials grant with resource indicators.
+    An OAuth authorization server for client credentials, and for calls on behalf of users by token
+    exchange (RFC 8693) or a JWT as a grant (RFC 7523), with resource indicators.
 
     It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068) and publishes metadata
     (RFC 8414 and OpenID discovery). Every public attribute may be set while it runs.
@@ -364,6 +365,31 @@ class LocalAuthorizationServer(_LocalServer):
                 self._last = None
             self._keys[secrets.token_hex(8)] = ec.generate_private_key(ec.SECP256R1())
 
+    def user_token(
+        self,
+        subject: str,
+        *,
+        audience: str,
+        scopes: Collection[str] = (),
+        client_id: str = "browser",
+        lifetime: timedelta | None = None,
+    ) -> str:
+        """
+        A token that a user's login would have led to, for the API that the user calls.
+
+        Args:
+            subject: The user, in `sub`.
+            audience: The API, in `aud`.
+            scopes: Those granted.
+            client_id: The client that the user has logged in with.
+            lifetime: `lifetime` of the server by default.
+        """
+        with self._lock:
+            token, _ = self._sign(
+                {"sub": subject, "client_id": client_id}, audience, list(scopes), lifetime
+            )
+        return token
+
     def revoke(self, token: str) -> None:
         """
         Make `verify` refuse this token.
@@ -386,6 +412,9 @@ class LocalAuthorizationServer(_LocalServer):
             RevokedTokenError: It was revoked.
             jwt.InvalidTokenError: It is expired, malformed, or not for `audience`.
         """
+        return self._verified(token, audience)
+
+    def _verified(self, token: str, audience: str | None) -> dict[str, Any]:
         if self.is_revoked(token):
             raise RevokedTokenError("The token was revoked")
         with self._lock:
@@ -400,7 +429,11 @@ class LocalAuthorizationServer(_LocalServer):
             audience=audience,
             issuer=self.issuer,
             # PyJWT judges times by its own clock, not by ours.
-            options={"verify_exp": False, "verify_iat": False},
+            options={
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_aud": audience is not None,
+            },
         )
         if claims["exp"] <= self._clock():
             raise jwt.ExpiredSignatureError("The token has expired")
@@ -426,7 +459,7 @@ class LocalAuthorizationServer(_LocalServer):
             "issuer": self.issuer,
             "token_endpoint": self.token_endpoint,
             "jwks_uri": self.jwks_uri,
-            "grant_types_supported": ["client_credentials"],
+            "grant_types_supported": ["client_credentials", *_ON_BEHALF_OF],
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
@@ -476,8 +509,13 @@ class LocalAuthorizationServer(_LocalServer):
         parameters = dict(form)
         if "grant_type" not in parameters:
             raise _RefusedError("invalid_request", "grant_type is missing")
-        if parameters["grant_type"] != "client_credentials":
-            raise _RefusedError("unsupported_grant_type", "Only client_credentials is supported")
+        client_id = client.client_id or ""
+        who: dict[str, object] = {"sub": client_id, "client_id": client_id}
+        if parameters["grant_type"] in _ON_BEHALF_OF:
+            # RFC 8693 4.1: who it is about, and who acts.
+            who |= {"sub": self._subject(parameters), "act": {"sub": client_id}}
+        elif parameters["grant_type"] != "client_credentials":
+            raise _RefusedError("unsupported_grant_type", "That grant is not supported")
 
         audience, allowed = self._target([value for name, value in form if name == "resource"])
         requested = parameters.get("scope", "").split()
@@ -486,7 +524,22 @@ class LocalAuthorizationServer(_LocalServer):
             scopes = [scope for scope in requested or allowed if scope in allowed]
         if requested and not scopes:
             raise _RefusedError("invalid_scope", "None of the requested scopes is allowed here")
-        return self._issue(client.client_id or "", audience, scopes)
+        exchanged = parameters["grant_type"] == _TOKEN_EXCHANGE
+        return self._issue(who, audience, scopes, {"issued_token_type": _AT} if exchanged else {})
+
+    def _subject(self, parameters: dict[str, str]) -> str:
+        """
+        Whom the token is about that is to be exchanged.
+        """
+        member, error = _ON_BEHALF_OF[parameters["grant_type"]]
+        if member not in parameters:
+            raise _RefusedError("invalid_request", f"{member} is missing")
+        if member == "subject_token" and parameters.get("subject_token_type") != _AT:
+            raise _RefusedError("invalid_request", "subject_token_type must be an access token's")
+        try:
+            return str(self._verified(parameters[member], None)["sub"])
+        except jwt.InvalidTokenError as invalid:
+            raise _RefusedError(error, f"{member}: {invalid}") from None
 
     def _target(self, resources: list[str]) -> tuple[str | list[str], list[str] | None]:
         """
@@ -510,12 +563,18 @@ class LocalAuthorizationServer(_LocalServer):
             allowed = list(dict.fromkeys(scopes))
         return audience if self.ignore_resource else audience[0], allowed
 
-    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> Answer:
+    def _issue(
+        self,
+        who: dict[str, object],
+        audience: str | list[str],
+        scopes: list[str],
+        more: dict[str, object],
+    ) -> Answer:
         now = self._clock()
         with self._lock:
             last = self._last if self.same_token else None
             if last is None or last[0] in self._revoked or last[1]["exp"] <= now:
-                last = self._last = self._sign(client_id, audience, scopes, now)
+                last = self._last = self._sign(who, audience, scopes)
         token, claims = last
         members: dict[str, object] = {
             "access_token": token,
@@ -524,23 +583,27 @@ class LocalAuthorizationServer(_LocalServer):
         }
         if claims["scope"]:
             members["scope"] = claims["scope"]
-        members |= self.overrides
+        members |= more | dict(self.overrides)
         return json_answer(
             200, {name: value for name, value in members.items() if value is not ABSENT}
         )
 
     def _sign(
-        self, client_id: str, audience: str | list[str], scopes: list[str], now: float
+        self,
+        who: dict[str, object],
+        audience: str | list[str],
+        scopes: list[str],
+        lifetime: timedelta | None = None,
     ) -> tuple[str, dict[str, Any]]:
+        now = self._clock()
         claims = {
             "iss": self.issuer,
-            "sub": client_id,
-            "client_id": client_id,
+            **who,
             "aud": audience,
             "scope": " ".join(dict.fromkeys(scopes)),
             "iat": math.floor(now),
             # Up, so that the token lives at least as long as expires_in says.
-            "exp": math.ceil(now + self.lifetime.total_seconds()),
+            "exp": math.ceil(now + (lifetime or self.lifetime).total_seconds()),
             "jti": secrets.token_urlsafe(16),
         }
         kid, key = list(self._keys.items())[-1]
@@ -555,7 +618,8 @@ class LocalResourceServer(_LocalServer):
     """
     An API that lets in whoever shows a token of `authorization_server` for its audience.
 
-    It answers 200 with `{"audience", "scope", "path"}`, 401 with an RFC 6750 challenge, or 404
+    It answers 200 with `{"audience", "scope", "path"}`, and with the `"subject"` of a token that is
+    about a user, 401 with an RFC 6750 challenge, or 404
     where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
 
     Args:
@@ -621,6 +685,8 @@ class LocalResourceServer(_LocalServer):
         except jwt.InvalidTokenError as error:
             return _unauthorized(str(error))
         members = {"audience": audience, "scope": claims["scope"], "path": request.path}
+        if claims["sub"] != claims["client_id"]:
+            members["subject"] = claims["sub"]
         return json_answer(200, members)
 
 
@@ -639,7 +705,7 @@ def _unauthorized(description: str | None = None) -> Answer:
 
 _REDACTED = "[redacted]"
 _SECRET_HEADER = re.compile(r"auth|cookie|dpop|key|secret|token", re.IGNORECASE)
-_SECRET_PARAMETER = re.compile(r"assertion|code|password|secret|token(?!_type)", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"assertion|code|password|secret|token(?!_type|_use)", re.IGNORECASE)
 _PRESENTED_TOKEN = re.compile(r"(?i:\b(?:bearer|dpop)[ ]+|\baccess_token=)([\w.~+/-]+=*)")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-\"$-~]+")
 
@@ -701,6 +767,15 @@ class _RefusedError(Exception):
         members = {"error": error, "error_description": description}
         self.answer = json_answer(status, members, *_REFUSAL_HEADERS.get(status, ()), error=error)
 
+
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - no password
+_AT = "urn:ietf:params:oauth:token-type:access_token"
+# The parameter that says on whose behalf, and the error for a bad one (RFC 8693 2.2.2, RFC 7523
+# 3.1).
+_ON_BEHALF_OF = {
+    _TOKEN_EXCHANGE: ("subject_token", "invalid_request"),
+    "urn:ietf:params:oauth:grant-type:jwt-bearer": ("assertion", "invalid_grant"),
+}
 
 _REFUSAL_HEADERS = {
     401: [("WWW-Authenticate", 'Basic realm="token endpoint"')],

@@ -4,24 +4,31 @@ Asking on behalf of somebody (RFC 8693, RFC 7523 2.1): what is sent, and under w
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
-from resource_tokens import ConfigurationError, TokenRequestError
-from resource_tokens.oauth.exchange import Exchange, JwtBearer, Subject, TokenExchange
+from resource_tokens import (
+    ConfigurationError,
+    JwtBearer,
+    SubjectToken,
+    TokenExchange,
+    TokenRequestError,
+)
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.token_endpoint import TokenRequest, issued_token
-from resource_tokens.tokens import Secret
 from tests.test_token_endpoint import answer, good
 from tests.test_tokens import asked
 
-ALICE, BOB = Subject(Secret("alice-token"), 2_000.0), Subject(Secret("bob-token"))
+ALICE = SubjectToken("alice-token", expires_at=datetime.fromtimestamp(2_000, UTC))
+BOB = SubjectToken("bob-token")
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
 
 def on_behalf_of(
-    subject: Subject, exchange: Exchange | None = None, **changes: Any
+    subject: SubjectToken, exchange: Exchange | None = None, **changes: Any
 ) -> TokenRequest:
     grant = (exchange or TokenExchange()).on_behalf_of(subject)
     return asked(grant=grant, **changes)

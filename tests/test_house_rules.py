@@ -30,7 +30,7 @@ RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_refusals"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
     {"auth", "guards", "inbound", "redis", "testing", "pytest_plugin", "cli", "_local_http", ""},
 ]
@@ -98,6 +98,7 @@ def test_the_public_names() -> None:
         "Dialect",
         "EgressBlockedError",
         "EgressGuard",
+        "JwtBearer",
         "OAuthError",
         "PrivateKeyJwt",
         "PublicClient",
@@ -106,9 +107,11 @@ def test_the_public_names() -> None:
         "ResourceMap",
         "ResourceTokenAuth",
         "ResourceTokensError",
+        "SubjectToken",
         "TlsClientAuth",
         "TokenCache",
         "TokenEvent",
+        "TokenExchange",
         "TokenRequestError",
         "UnmappedDestinationError",
     ] == resource_tokens.__all__

@@ -35,7 +35,7 @@ from resource_tokens.oauth.messages import (
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken, Secret, TokenKey
+from resource_tokens.tokens import AccessToken, Freshness, Secret, TokenKey
 
 __all__ = ["Identity", "Issued", "TokenRequest", "check_told_apart", "issued_token", "settle"]
 
@@ -44,10 +44,20 @@ class Identity(NamedTuple):
     """
     What a token is for, whatever its scopes: two destinations whose tokens have one identity may
     see each other's.
+
+    Attributes:
+        subject: On whose behalf it was asked for.
     """
 
     resource: str
     key: TokenKey
+    subject: bytes = b""
+
+    def on_behalf_of(self, other: Identity | None) -> Identity:
+        """
+        The same for the subject of another one; for nobody in particular without one.
+        """
+        return self._replace(subject=b"" if other is None else other.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ class TokenRequest:
         target = Target(self.resource.identifier, self.resource.expected_audience)
         dialect, grant_type = self.server.dialect, self.grant.grant_type
         extra = dict(self.resource.extra)
-        parameters = dialect.parameters([target], grant_type)
+        parameters = self.grant.target or dialect.parameters([target], grant_type)
         for name, _ in parameters:
             # RFC 6749 3.2: "Request and response parameters MUST NOT be included more than once."
             if name in extra:
@@ -90,7 +100,9 @@ class TokenRequest:
                     "or its audience=."
                 )
         object.__setattr__(self, "target", (*parameters, *extra.items()))
-        scopes_sent = dialect.scopes(self.scopes, target, grant_type)
+        scopes_sent = self.scopes
+        if self.grant.target is None:
+            scopes_sent = dialect.scopes(self.scopes, target, grant_type)
         object.__setattr__(self, "scopes_sent", scopes_sent)
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
@@ -104,21 +116,22 @@ class TokenRequest:
             self.verify_audience,
             str(dialect.says_audience),
             dialect.confirmation,
-            grant_type,
-            self.grant.fingerprint(),
         ]
+        # As one grant names it, since it is the same resource on whosever behalf it is called.
+        for name, value in (*dialect.parameters([target], _USUAL), *extra.items()):
+            parts += (name, value)
+        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, _USUAL)))
+        identity = Identity(target.resource, TokenKey.of(parts), self.grant.principal())
+        # Not before: a credential that is replaced does not make the token for somewhere else.
+        parts = [identity.key, self.client_auth.fingerprint(), grant_type, self.grant.fingerprint()]
         for name, value in self.target:
             parts += (name, value)
-        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
-        identity = Identity(target.resource, TokenKey.of(parts))
+        parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
+        object.__setattr__(self, "key", TokenKey.of(parts))
         if self.discovered_from is not None:
             # The destinations of a resource are the same, wherever its tokens come from.
             identity = self.discovered_from.identity
         object.__setattr__(self, "identity", identity)
-        # Not before: a credential that is replaced does not make the token for somewhere else.
-        parts.append(self.client_auth.fingerprint())
-        parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
-        object.__setattr__(self, "key", TokenKey.of(parts))
 
     @property
     def verify_audience(self) -> Literal["auto", "require", "off"]:
@@ -181,12 +194,10 @@ class TokenRequest:
             )
         # RFC 6749 10.4: a refresh token is shared "only among the authorization server and the
         # client to whom the refresh tokens were issued".
-        if self.resource.server is not None and not grant.portable:
-            raise ConfigurationError(
-                f"{resource!r} names its own server=, and the grant {grant.grant_type!r} was "
-                "issued by another: it goes to the server of its auth object only. Use an auth "
-                "object of its own for that resource."
-            )
+        configured = self.server == (self.discovered_from or self).server
+        own = configured and self.resource.server is None
+        if not grant.may_go_to(self.server.issuer, own=own, configured=configured):
+            raise grant.kept_from(self.server.name, resource)
         # RFC 6749 6: "The requested scope MUST NOT include any scope not originally granted".
         if grant.scopes is not None and self.scopes - grant.scopes:
             raise ConfigurationError(
@@ -246,11 +257,15 @@ What is worth an event in an answer: its name, and words.
 class Issued:
     """
     An answer that was believed.
+
+    Attributes:
+        final: Whether no other token would live longer, as what it was got with ends.
     """
 
     token: AccessToken
     lifetime: timedelta
     remarks: tuple[Remark, ...]
+    final: bool = False
 
 
 def settle(answer: HTTPAnswer, request: TokenRequest, secrets: tuple[Secret, ...]) -> bool:
@@ -315,12 +330,12 @@ def issued_token(
     token_type = response.get("token_type")
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+    answers = request.grant.answers
+    if not isinstance(token_type, str) or token_type.lower() not in answers.token_types:
         raise _unusable(request, f"has token_type {_shown(token_type)}, not 'Bearer'")
-    # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
-    issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
-    if issued_type not in _ACCESS_TOKEN_TYPES:
-        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no access token")
+    issued_type = response.get("issued_token_type", answers.issued_token_types[0])
+    if issued_type not in answers.issued_token_types:
+        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no {answers.what}")
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
@@ -328,8 +343,11 @@ def issued_token(
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
     lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
+    final = False
     if request.grant.expires_at is not None:
-        lifetime = min(lifetime, timedelta(seconds=request.grant.expires_at - requested_at))
+        left = timedelta(seconds=request.grant.expires_at - requested_at)
+        final = Freshness.is_final(lifetime, left)
+        lifetime = min(lifetime, left)
     token = AccessToken(
         value,
         resource,
@@ -337,7 +355,7 @@ def issued_token(
         scopes,
         datetime.fromtimestamp(requested_at, UTC) + lifetime,
     )
-    return Issued(token, lifetime, tuple(remarks))
+    return Issued(token, lifetime, tuple(remarks), final)
 
 
 def _access_token(response: Members, request: TokenRequest) -> Secret:
@@ -557,7 +575,15 @@ def _refusal(
         str(code),
         description,
         uri,
+        _claims_wanted(response.get("claims"), secrets),
     )
+
+
+def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
+    # Passed on as it is, to be understood by whoever wrote it.
+    if not isinstance(claims, str) or not 0 < len(claims) <= _MAX_CLAIMS:
+        return None
+    return None if any(secret.reveal() in claims for secret in secrets) else claims
 
 
 def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
@@ -568,11 +594,9 @@ def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
     return quoted(text)
 
 
-_ACCESS_TOKEN_TYPES = (
-    "urn:ietf:params:oauth:token-type:access_token",
-    "urn:ietf:params:oauth:token-type:jwt",
-)
+_USUAL = "client_credentials"
 _MAX_SKEW = 60.0
+_MAX_CLAIMS = 4 * 1024
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)

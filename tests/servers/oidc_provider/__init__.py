@@ -110,7 +110,7 @@ class TokenRequest(TypedDict):
 
     Attributes:
         issuer: The one it was sent to.
-        form: Every parameter but `client_secret` and `client_assertion`; a list each.
+        form: Every parameter but secrets, assertions and tokens; a list each.
         method: How it was authenticated, to judge by what it carried.
         assertion: The client assertion, None if there was none.
         status: None while the answer is not known yet.
@@ -176,6 +176,23 @@ class OidcProvider(ChildServer):
         grant = {"client_id": client_id, "resources": dict(resources)}
         answer = send(f"{self.issuer}/_grants", method="POST", body=json.dumps(grant).encode())
         return str(json.loads(answer)["refresh_token"])
+
+    def user_token(self, subject: str, client_id: str) -> str:
+        """
+        An access token of the main issuer that is about a user and for a client, as an API that
+        the user calls.
+        """
+        return str(json.loads(self._about("POST", subject, client_id))["access_token"])
+
+    def log_out(self, subject: str) -> None:
+        """
+        Let the main issuer exchange no more tokens that are about a user.
+        """
+        self._about("DELETE", subject, "")
+
+    def _about(self, method: str, subject: str, client_id: str) -> bytes:
+        who = json.dumps({"subject": subject, "client_id": client_id}).encode()
+        return send(f"{self.issuer}/_users", method=method, body=who)
 
     def introspected(self, token: str, client_id: str, client_secret: str) -> dict[str, Any]:
         """
