@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from examples.middle_tier import gateway, inventory, orders
-from examples.middle_tier.ledger import Visit, digest
+from examples.middle_tier.parts import Visit, digest
 from resource_tokens import AuthorizationServer
 from tests.servers.asgi import served
 from tests.servers.oidc_provider import OidcProvider

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from examples.middle_tier import gateway, inventory, orders
-from examples.middle_tier.ledger import Visit
+from examples.middle_tier.parts import Visit
 from resource_tokens import AuthorizationServer
 from resource_tokens.testing import LocalAuthorizationServer
 

@@ -2,14 +2,11 @@
 Gateway: the service that users call. It asks orders, for whoever has called.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import httpx
 from fastapi import Depends, FastAPI
 
-from examples.middle_tier.ledger import Ledger
+from examples.middle_tier.parts import Ledger, calling
 from resource_tokens import AuthorizationServer, ClientSecretBasic, Resource, ResourceTokenAuth
 from resource_tokens.inbound import InboundToken, RequireToken
 
@@ -25,13 +22,7 @@ def application(login: AuthorizationServer, secret: str, orders_url: str) -> Fas
         login, ClientSecretBasic("gateway", secret), resources={orders_url: orders}
     )
 
-    @asynccontextmanager
-    async def with_client(app: FastAPI) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(auth=auth, trust_env=False) as client:
-            app.state.client = client
-            yield
-
-    app = FastAPI(lifespan=with_client)
+    app = FastAPI(lifespan=calling(auth))
     app.state.ledger = ledger
 
     @app.get("/my/orders/{number}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
 
-from examples.middle_tier.ledger import Ledger
+from examples.middle_tier.parts import Ledger
 from resource_tokens import AuthorizationServer
 from resource_tokens.inbound import InboundToken, RequireToken
 

@@ -2,14 +2,11 @@
 Orders: the service in the middle. To show an order to a user it asks inventory, for that user.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import httpx
 from fastapi import Depends, FastAPI
 
-from examples.middle_tier.ledger import Ledger
+from examples.middle_tier.parts import Ledger, calling
 from resource_tokens import AuthorizationServer, ClientSecretBasic, Resource, ResourceTokenAuth
 from resource_tokens.inbound import InboundToken, RequireToken
 
@@ -29,14 +26,7 @@ def application(login: AuthorizationServer, secret: str, inventory_url: str) -> 
         login, ClientSecretBasic("orders", secret), resources={inventory_url: inventory}
     )
 
-    @asynccontextmanager
-    async def with_client(app: FastAPI) -> AsyncIterator[None]:
-        # The servers are on this machine, so no proxy of the environment leads to them.
-        async with httpx.AsyncClient(auth=auth, trust_env=False) as client:
-            app.state.client = client
-            yield
-
-    app = FastAPI(lifespan=with_client)
+    app = FastAPI(lifespan=calling(auth))
     app.state.ledger = ledger
 
     @app.get("/orders/{number}")

@@ -1,18 +1,24 @@
 """
-The door of a service, and a book of who has stood before it.
+What the services have in common: a door with a book of who has stood before it, and a client to
+call others with.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from resource_tokens import ResourceTokenAuth
 from resource_tokens.inbound import InboundToken, RequireToken
 
-__all__ = ["Ledger", "Visit", "digest"]
+__all__ = ["Ledger", "Visit", "calling", "digest"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,21 @@ class Ledger:
             raise
         self.visits.append(Visit(shown, token.audience, token.subject))
         return token
+
+
+def calling(auth: ResourceTokenAuth) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """
+    The life of a service that calls others: with one client, `app.state.client`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # The servers are on this machine, so no proxy of the environment leads to them.
+        async with httpx.AsyncClient(auth=auth, trust_env=False) as client:
+            app.state.client = client
+            yield
+
+    return lifespan
 
 
 def digest(token: str) -> str:
