@@ -19,6 +19,7 @@ from benchmarks import (
     dpop_request,
     expiry,
     import_time,
+    inbound,
     loopback_request,
     memory,
     mock_request,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "dpop-request": dpop_request.measure,
     "cache-lookup": cache_lookup.measure,
     "cold-file": cold_file.measure,
+    "inbound": inbound.measure,
 }
 
 

@@ -52,6 +52,7 @@ nitpick_ignore_regex = [
 
 _MODULES = (
     "resource_tokens",
+    "resource_tokens.inbound",
     "resource_tokens.ledger",
     "resource_tokens.stores",
     "resource_tokens.telemetry",
