@@ -148,11 +148,11 @@ class SharedStore:
     def load(self, key: TokenKey, resource: str) -> Loaded:
         self.steps["load"] += 1
         generation = self._generation(resource)
-        there = self._there(key)
+        there, leased = self._there(key), max(0.0, self._leased_until(key) - self._time())
         if there is None:
-            return Loaded(None, generation)
+            return Loaded(None, generation, leased=leased)
         asked_at, stored, mark = there
-        return Loaded(replace(stored, age=self._time() - asked_at), generation, mark)
+        return Loaded(replace(stored, age=self._time() - asked_at), generation, mark, leased)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         self.steps["save"] += 1
@@ -190,7 +190,7 @@ class SharedStore:
         """
         Whether somebody has the lease of a key.
         """
-        return self._time() < self._leases.get(key, (None, float("-inf")))[1]
+        return self._time() < self._leased_until(key)
 
     def flush(self) -> None:
         """
@@ -202,6 +202,9 @@ class SharedStore:
 
     def _generation(self, resource: str) -> Generation:
         return Generation(self._generations[None], self._generations[resource])
+
+    def _leased_until(self, key: TokenKey) -> float:
+        return self._leases.get(key, (None, float("-inf")))[1]
 
     def _there(self, key: TokenKey) -> tuple[float, StoredToken, bytes] | None:
         there = self._entries.get(key)

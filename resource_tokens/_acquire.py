@@ -365,6 +365,8 @@ class Acquirer:
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        if visit is not None and visit.has_to_wait:
+            return None
         first = request.grant.first
         if first is None:
             return await self._ask_in_turn(request, io, visit, ahead=ahead)

@@ -78,11 +78,14 @@ class Loaded(NamedTuple):
         generation: The generation of the resource now.
         mark: What tells this entry from every other one that was or will be there; empty if there
             is none. It tells nothing else.
+        leased: Seconds for which somebody has the lease, as far as the store can tell along with
+            this.
     """
 
     stored: StoredToken | None
     generation: Generation
     mark: bytes = b""
+    leased: float = 0.0
 
 
 class UnreadableEntryError(ResourceTokensError):
@@ -256,6 +259,7 @@ def new_key() -> str:
     """
     A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
     """
+    # Local: cryptography takes long to import, and most programs share nothing.
     from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode("ascii")

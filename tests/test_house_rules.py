@@ -150,6 +150,7 @@ LOCAL_IMPORTS = {
     ("auth.py", "resource_tokens.settings"),
     ("files.py", "platformdirs"),
     ("cache.py", "anyio"),
+    ("stores.py", "cryptography.fernet"),
     ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),
     ("inbound/_asgi.py", "starlette.requests"),
