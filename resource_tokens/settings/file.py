@@ -269,6 +269,8 @@ class _Reader:
         if client != default:
             resource = Resource(**options, server=server, client_auth=client_auth)
         canary = self.section("servers")[home].get("canary")
+        if table.audit is not None and table.audit.canary is not None:
+            canary = table.audit.canary
         return Entry(destination, resource, server, home, client_auth, str(client), canary, audit)
 
     def audit(
