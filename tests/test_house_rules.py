@@ -35,6 +35,7 @@ RINGS = [
     {
         "auth",
         "cli",
+        "conformance",
         "guards",
         "_local_http",
         "pytest_plugin",
