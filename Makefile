@@ -8,7 +8,7 @@ VENVS := .cache/venvs
 EXTRAS := cli,files,httpx2,keyring,otel,redis,settings
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
-.PHONY: demo test lint types docs bench soak clean
+.PHONY: demo test lint types docs bench compared soak clean
 
 demo: $(VENVS)/demo/.ready
 	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
@@ -35,6 +35,9 @@ soak: $(VENVS)/test/.ready
 
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks --page $(ARGS)
+
+compared: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m benchmarks.compared --page
 
 clean:
 	rm -rf .cache docs/_build

@@ -35,7 +35,8 @@ RINGS = [
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
-    | {"pytest_plugin", "settings", "telemetry", "_local_http", "_local_proofs", ""},
+    | {"conformance", "pytest_plugin", "settings", "telemetry"}
+    | {"_local_http", "_local_proofs", ""},
 ]
 
 

@@ -31,8 +31,8 @@ from resource_tokens import (
     ResourceTokenAuth,
     TokenEvent,
 )
-from resource_tokens._sealing import new_key
 from resource_tokens.redis import RedisTokenStore
+from resource_tokens.stores import new_key
 from tests.conftest import Caller
 from tests.servers.apis import Sink
 from tests.servers.ledger import Seen
