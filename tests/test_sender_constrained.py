@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import ECKey
@@ -40,19 +39,12 @@ from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, private_key, registered
 from tests.servers.proofs import ProofApi, read_proof
 from tests.servers.valkey import ValkeyServer
+from tests.test_oidc_provider import BOTH
 
 ORDERS = "https://orders.example.com/api"
 BILLING = "urn:example:billing"
 OPAQUE = "urn:example:opaque"
 BASIC = ClientSecretBasic("client_secret_basic", SECRET)
-
-# A colour of each kind, where all six would say the same at some length.
-BOTH = pytest.mark.parametrize(
-    "caller",
-    [(httpx2, "sync"), (httpx, "asyncio")],
-    ids=["httpx2-sync", "httpx-asyncio"],
-    indirect=True,
-)
 
 
 @pytest.fixture(scope="module")
