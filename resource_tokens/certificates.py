@@ -50,7 +50,7 @@ class CertificateTransport(Transport):
     Args:
         make: What makes the transports to use, one for each certificate and one without:
             `httpx.HTTPTransport`, `httpx2.HTTPTransport`, or a function with more options that
-            hands `verify=` on to them.
+            hands `verify=` on to them. An `EgressGuard` goes in here, around what it returns.
         verify: A file with the certificate authorities to trust, instead of httpx's own.
     """
 
