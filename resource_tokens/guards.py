@@ -244,16 +244,21 @@ class HopGuard:
     def _nobody_looked(
         self, request: Any, shown: Shown, how: str, advice: str = ""
     ) -> EgressBlockedError:
-        where = display_url(request.url)
-        error = EgressBlockedError(
-            f"The token for {shown.token.resource!r} was sent to {where}, {how}, through a "
-            f"transport whose hops nobody could look at. {advice}Wrap the transport: "
-            "EgressGuard(transport) or AsyncEgressGuard(transport).",
+        where, resource = display_url(request.url), shown.token.resource
+        return self.blocked(
+            f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
+            f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
+            "AsyncEgressGuard(transport).",
             where,
-            shown.token.resource,
+            resource,
         )
-        self._report("egress_blocked", where, str(error))
-        return error
+
+    def blocked(self, text: str, where: str, resource: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop, which is reported.
+        """
+        self._report("egress_blocked", where, text)
+        return EgressBlockedError(text, where, resource)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -303,7 +308,13 @@ class HopGuard:
         if shown is None:
             return headers
         if home and hop.certificate != shown.certificate:
-            raise self._uncertified(hop, shown)
+            raise self.blocked(
+                f"The request to {hop.destination} was stopped before it was sent: its token is "
+                "bound to a client certificate, which this connection does not show. Give the "
+                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+                hop.destination,
+                shown.token.resource,
+            )
         if shown.proof_key is None:
             return headers
         headers = _unproved(headers)
@@ -337,17 +348,6 @@ class HopGuard:
                 date = _all_in(answer.headers, b"date")
                 self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
-
-    def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
-        error = EgressBlockedError(
-            f"The request to {hop.destination} was stopped before it was sent: its token is bound "
-            "to a client certificate, which this connection does not show. Give the client "
-            "transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-            hop.destination,
-            shown.token.resource,
-        )
-        self._report("egress_blocked", hop.destination, str(error))
-        return error
 
     def _is_bare(self, wire: Any) -> bool:
         """

@@ -238,6 +238,7 @@ def test_a_certificate_that_is_gone_is_not_replaced_by_another(
         with pytest.raises(EgressBlockedError, match="not in the files any more"):
             client.get(f"{fleet.orders.url}/v1")
         assert [] == fleet.orders.seen
+        assert "egress_blocked" == fleet.events[-1].name
         clock.advance(6)
         assert 200 == client.get(f"{fleet.orders.url}/v1").status_code
         fleet.file.write_text("half a certificate")
