@@ -308,11 +308,12 @@ def url_of(hop: Hop, resources: ResourceMap) -> str:
     path = _text(hop.target.partition(b"?")[0])
     if not path.startswith("/"):
         return path
-    named = next((value for name, value in hop.headers if name in _HOST), b"")
-    behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
-    if behind is None:
-        return destination(hop.scheme, hop.host, hop.port, hop.target)
-    return f"{behind[0]}://{_text(named)}{path}"
+    if resources.has_sidecars:
+        named = next((value for name, value in hop.headers if name in _HOST), b"")
+        behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
+        if behind is not None:
+            return f"{behind[0]}://{_text(named)}{path}"
+    return destination(hop.scheme, hop.host, hop.port, hop.target)
 
 
 def _read(

@@ -262,17 +262,22 @@ class HopGuard:
     def _nobody_looked(
         self, request: Any, shown: Shown, how: str, advice: str = ""
     ) -> EgressBlockedError:
-        where = display_url(request.url)
-        error = EgressBlockedError(
-            f"The token for {shown.token.resource!r} was sent to {where}, {how}, through a "
-            f"transport whose hops nobody could look at. {advice}Wrap the transport: "
-            "EgressGuard(transport) or AsyncEgressGuard(transport).",
+        where, resource = display_url(request.url), shown.token.resource
+        return self.blocked(
+            f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
+            f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
+            "AsyncEgressGuard(transport).",
             where,
-            shown.token.resource,
+            resource,
             "noticed_afterwards",
         )
-        self._report("egress_blocked", where, str(error), error.reason)
-        return error
+
+    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop, which is reported.
+        """
+        self._report("egress_blocked", where, text, reason)
+        return EgressBlockedError(text, where, resource, reason)
 
     def _note_unseen(self, response: Any) -> None:
         # A retry after a 401 has the answer before it in its history.
@@ -408,18 +413,15 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it shows another one, or none.
         """
-        if hop.certificate == shown.certificate:
-            return
-        error = EgressBlockedError(
-            f"The request to {hop.destination} was stopped before it was sent: its token is bound "
-            "to a client certificate, which this connection does not show. Give the client "
-            "transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-            hop.destination,
-            shown.token.resource,
-            "no_certificate",
-        )
-        self._report("egress_blocked", hop.destination, str(error), error.reason)
-        raise error
+        if hop.certificate != shown.certificate:
+            raise self.blocked(
+                f"The request to {hop.destination} was stopped before it was sent: its token is "
+                "bound to a client certificate, which this connection does not show. Give the "
+                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+                hop.destination,
+                shown.token.resource,
+                "no_certificate",
+            )
 
     def _is_bare(self, wire: Any) -> bool:
         """
