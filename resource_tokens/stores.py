@@ -210,6 +210,7 @@ class MemoryTokenStore:
     """
 
     def __init__(self, maxsize: int = 1024) -> None:
+        self.maxsize = maxsize
         self._tokens: dict[TokenKey, CachedToken] = {}
         self._used: deque[TokenKey] = deque(maxlen=4 * maxsize)
         self._lock = SafeLock()

@@ -32,7 +32,7 @@ RINGS = [
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
     | {"_proofs", "_refusals", "ledger", "refresh_tokens"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"} | {"_together"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
     | {"pytest_plugin", "telemetry", "_local_http", "_local_proofs", ""},
@@ -148,7 +148,7 @@ LOCAL_IMPORTS = {
     ("_private_folder.py", "filelock"),
     ("_sealing.py", "cryptography.fernet"),
     ("files.py", "platformdirs"),
-    ("cache.py", "anyio"),
+    ("_together.py", "anyio"),
     ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),
     ("inbound/_asgi.py", "starlette.requests"),
