@@ -5,6 +5,7 @@ The auth plugin for httpx and httpx2: the right token for each destination, and 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextvars import Token
@@ -133,6 +134,43 @@ class ResourceTokenAuth(_Auth):
         self._scopes: frozenset[str] | None = None
         self._min_ttl = timedelta()
         self._min_seconds = 0.0
+
+    @staticmethod
+    def from_toml(
+        path: str | os.PathLike[str],
+        *,
+        on_event: Callable[[TokenEvent], object] | None = None,
+    ) -> ResourceTokenAuth:
+        """
+        The auth object that a settings file describes.
+
+        Args:
+            path: The file. Paths in it are relative to its folder.
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything in the file is wrong, with all that is.
+            ModuleNotFoundError: If pydantic is not installed.
+        """
+        from resource_tokens.settings import file
+
+        return file.load(path).auth(on_event)
+
+    @staticmethod
+    def from_env(*, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+        """
+        The auth object that the environment describes: in the variables `RESOURCE_TOKENS_ISSUER`,
+        `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
+
+        Args:
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything is missing or wrong, with all that is.
+        """
+        from resource_tokens.settings import environment
+
+        return environment.load().auth(on_event)
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
