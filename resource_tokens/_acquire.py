@@ -24,7 +24,7 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
@@ -45,9 +45,10 @@ from resource_tokens.exceptions import (
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.oauth.revocation import Revocation, in_no_name
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = ["Acquirer"]
 
@@ -96,6 +97,8 @@ class Acquirer:
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
         self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
+        # What the tokens that are kept were asked for with.
+        self._asked: LRUCache[TokenKey, TokenRequest] = LRUCache(memory.maxsize)
         # How often `forget` was called, for all resources and for each.
         self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
 
@@ -215,6 +218,38 @@ class Acquirer:
         if self._sharing is not None:
             await self._sharing.forget(resource, io)
         return dropped
+
+    async def revocations(self, requests: Iterable[TokenRequest], io: IO) -> list[Revocation]:
+        """
+        What there is to revoke: every token that is kept here, and those that others have left for
+        these requests.
+        """
+        with self._lock:
+            asked = dict(self._asked)
+        tokens = {key: cached.token for key in asked if (cached := self._memory.load(key))}
+        for request in requests:
+            if self._sharing is not None and request.key not in tokens:
+                left = await self._sharing.left(request, io)
+                if left is not None:
+                    tokens[request.key], asked[request.key] = left.token, in_no_name(request)
+        return [
+            Revocation(asked[key], Secret(token.reveal()), "access_token")
+            for key, token in tokens.items()
+        ]
+
+    async def revoke(self, revocation: Revocation, io: IO) -> None:
+        """
+        Revoke a token that nobody uses any more.
+
+        Raises:
+            TokenRequestError: If it may be good all the same.
+        """
+        try:
+            await self._asker.revoke(revocation, io)
+        except TokenRequestError as error:
+            self._report(revocation.request, "revocation_failed", str(error))
+            raise
+        self._report(revocation.request, "token_revoked", revocation.kind)
 
     def _drop(self, resource: str | None) -> int:
         with self._lock:
@@ -432,6 +467,7 @@ class Acquirer:
             self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
+            self._asked[request.key] = in_no_name(request)
         self._report(request, "token_loaded" if answered.loaded else name)
         for remark, words in answered.remarks:
             self._report(request, remark, words)

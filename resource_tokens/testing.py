@@ -334,6 +334,13 @@ class LocalAuthorizationServer(_LocalServer):
         return self.issuer.rstrip("/") + "/token"
 
     @property
+    def revocation_endpoint(self) -> str:
+        """
+        The URL that takes tokens to revoke (RFC 7009).
+        """
+        return self.issuer.rstrip("/") + "/revoke"
+
+    @property
     def jwks_uri(self) -> str:
         """
         The URL of the key set.
@@ -514,6 +521,8 @@ class LocalAuthorizationServer(_LocalServer):
 
         if request.path == f"{stem}/token":
             return self._token_answer(request)
+        if request.path == f"{stem}/revoke":
+            return self._revocation_answer(request)
         if request.path in documents:
             return json_answer(200, documents[request.path]())
         return json_answer(404, {"error": "not_found"})
@@ -522,11 +531,29 @@ class LocalAuthorizationServer(_LocalServer):
         return {
             "issuer": self.issuer,
             "token_endpoint": self.token_endpoint,
+            "revocation_endpoint": self.revocation_endpoint,
             "jwks_uri": self.jwks_uri,
             "grant_types_supported": ["client_credentials", *_ON_BEHALF_OF],
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
+
+    def _revocation_answer(self, request: Request) -> Answer:
+        try:
+            form = _form(request)
+            self._check_client(_presented_client(request, form))
+            if "token" not in dict(form):
+                raise _RefusedError("invalid_request", "token is missing")
+        except _RefusedError as refused:
+            return refused.answer
+        # RFC 7009 2.2: 200 as well for one that is not known.
+        self.revoke(dict(form)["token"])
+        return Answer(200, b"")
+
+    def _check_client(self, client: _PresentedClient) -> None:
+        secret = self.clients.get(client.client_id or "")
+        if secret is None or secret != client.secret:
+            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
 
     def _token_answer(self, request: Request) -> Answer:
         received_at = self._clock()
@@ -571,9 +598,7 @@ class LocalAuthorizationServer(_LocalServer):
     def _grant(
         self, form: list[tuple[str, str]], client: _PresentedClient, thumbprint: str | None
     ) -> Answer:
-        secret = self.clients.get(client.client_id or "")
-        if secret is None or secret != client.secret:
-            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
+        self._check_client(client)
         names = [name for name, _ in form if name != "resource"]
         if len(names) != len(set(names)):
             raise _RefusedError("invalid_request", "A parameter is repeated")

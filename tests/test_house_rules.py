@@ -32,7 +32,7 @@ RINGS = [
     {"oauth"},
     {"_single_flight", "_turns", "_recently_used", "stores", "_private_folder", "_sealing"}
     | {"egress", "events", "_proofs", "_refusals", "ledger", "refresh_tokens"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects", "_together"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
     | {"conformance", "pytest_plugin", "settings", "telemetry"}
@@ -150,7 +150,7 @@ LOCAL_IMPORTS = {
     ("_sealing.py", "cryptography.fernet"),
     ("auth.py", "resource_tokens.settings"),
     ("files.py", "platformdirs"),
-    ("cache.py", "anyio"),
+    ("_together.py", "anyio"),
     ("stores.py", "cryptography.fernet"),
     ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),

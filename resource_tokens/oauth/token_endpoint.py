@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import (
@@ -32,9 +31,12 @@ from resource_tokens.oauth.messages import (
     HTTPRequest,
     Members,
     date_of,
+    foreign_text,
+    form,
     json_object,
     quoted,
     refused_redirect,
+    spellings,
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
@@ -178,7 +180,7 @@ class TokenRequest:
         recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
         proof = self.client_auth.authenticate(recipient)
         headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
-        secrets = (*proof.secrets, *_spellings(presented))
+        secrets = (*proof.secrets, *spellings(presented))
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
         scope = [("scope", " ".join(sorted(self.scopes_sent)))] if self.scopes_sent else []
@@ -186,10 +188,10 @@ class TokenRequest:
         if dialect.form == "get":
             # RFC 6749 3.2: a query of the endpoint "MUST be retained when adding additional
             # query parameters."
-            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{_form(rest).decode()}"
+            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{form(rest).decode()}"
             return HTTPRequest("GET", url, headers, b"", secrets, proof.certificate)
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        body = _form((("grant_type", self.grant.grant_type), *rest))
+        body = form((("grant_type", self.grant.grant_type), *rest))
         return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
@@ -269,21 +271,6 @@ def check_told_apart(requests: Iterable[TokenRequest]) -> None:
                 "each scopes or a server= of its own, choose another dialect, or map both "
                 "destinations to one resource."
             )
-
-
-def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
-    pairs = (
-        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
-    )
-    return urlencode(tuple(pairs)).encode("ascii")
-
-
-def _spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
-    """
-    The secrets among parameters, as they are and as they are written in a form.
-    """
-    secrets = [value for _, value in parameters if isinstance(value, Secret)]
-    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
 
 
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
@@ -647,7 +634,7 @@ def _refusal(
             answer.status,
         )
     code, description, uri = (
-        _foreign_text(response.get(member), secrets)
+        foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
     words = response.get("error_description")
@@ -675,14 +662,6 @@ def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
     if not isinstance(claims, str) or not 0 < len(claims) <= _MAX_CLAIMS:
         return None
     return None if any(secret.reveal() in claims for secret in secrets) else claims
-
-
-def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
-    if not isinstance(text, str):
-        return None
-    for secret in secrets:
-        text = text.replace(secret.reveal(), "[secret]")
-    return quoted(text)
 
 
 _USUAL = "client_credentials"
