@@ -157,11 +157,15 @@ def test_no_settings_at_all(run: Run) -> None:
     """
     Where they were looked for is said.
     """
-    for command in (["token", "https://a.example.com/"], ["check"], ["explain", "https://a/"]):
+    nowhere = "There are no settings: no resource-tokens.toml in this folder"
+    for command in (["token", "https://a.example.com/"], ["explain", "https://a/"]):
         done = run(*command)
 
         assert 2 == done.exit_code
-        assert "There are no settings: no resource-tokens.toml in this folder" in done.stderr
+        assert nowhere in done.stderr
+    checked = run("check")
+    assert 1 == checked.exit_code
+    assert f"the environment: error[settings] {nowhere}" in checked.output
 
 
 def test_settings_are_found(run: Run, settled: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,6 +429,7 @@ def test_a_public_client_has_a_refresh_token(
         place = tmp_path / "tokens" / "refresh"
         place.parent.mkdir()
         place.write_text("rt-1\n")
+        (tmp_path / "link").symlink_to(place)
         path = written(f"""
             [servers.login]
             issuer = "{server.issuer}"
@@ -437,7 +438,7 @@ def test_a_public_client_has_a_refresh_token(
             client_id = "app"
             [grant]
             type = "refresh_token"
-            refresh_token = {{ file = "tokens/refresh" }}
+            refresh_token = {{ file = "link" }}
             scopes = ["a", "b"]
             [resources."https://a.example.com/"]
             scopes = ["a"]
@@ -452,6 +453,7 @@ def test_a_public_client_has_a_refresh_token(
     assert "rt-3" == place.read_text()
     assert stat.S_IRUSR | stat.S_IWUSR == stat.S_IMODE(place.stat().st_mode)
     assert [place] == list(place.parent.iterdir())
+    assert (tmp_path / "link").is_symlink()
     assert ["refresh_token=rt-1" in bodies[0], "refresh_token=rt-2" in bodies[1]] == [True, True]
 
 
@@ -713,7 +715,7 @@ def test_what_is_no_toml(written: Callable[[str], Path], text: str, problem: str
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """
-    A file that is not there, a folder, and one that is no text.
+    A file that is not there, a folder, one that is no text, and one that is no settings file.
     """
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
@@ -721,6 +723,8 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert ["cannot be read: No such file or directory."] == problems_in(tmp_path / "nowhere")
     assert ["cannot be read: Is a directory."] == problems_in(tmp_path)
     assert ["is not UTF-8, as TOML asks for."] == problems_in(binary)
+    binary.write_bytes(b"#" * (256 * 1024 + 1))
+    assert ["is larger than 256 KiB."] == problems_in(binary)
     with pytest.raises(ConfigurationError, match=r"1 problem in .*nowhere:\n  cannot be read"):
         load(tmp_path / "nowhere")
 
