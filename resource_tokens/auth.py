@@ -146,7 +146,7 @@ class ResourceTokenAuth(_Auth):
 
         Args:
             path: The file. Paths in it are relative to its folder.
-            on_event: As above.
+            on_event: Called with each `TokenEvent`.
 
         Raises:
             ConfigurationError: If anything in the file is wrong, with all that is.
@@ -163,7 +163,7 @@ class ResourceTokenAuth(_Auth):
         `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
 
         Args:
-            on_event: As above.
+            on_event: Called with each `TokenEvent`.
 
         Raises:
             ConfigurationError: If anything is missing or wrong, with all that is.

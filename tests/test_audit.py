@@ -28,7 +28,7 @@ from resource_tokens import ConfigurationError
 from resource_tokens.cli.app import app
 from resource_tokens.cli.audit import ApiReport, Audit, Presented, Report, Verdict
 from resource_tokens.cli.audit_page import as_html
-from resource_tokens.cli.audit_reports import as_junit, as_sarif
+from resource_tokens.cli.audit_reports import as_json, as_junit, as_sarif
 from resource_tokens.settings.file import load
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CLIENT_ID, CLIENT_SECRET
@@ -530,6 +530,7 @@ BEHAVIOURS = [
     checks_the_beginning,
     checks_scopes_alone,
     begins_a_session,
+    repeats_what_it_is_shown,
     says(401),
     says(500),
     hangs_up,
@@ -548,8 +549,8 @@ def test_no_api_sees_the_token_of_another(
     town: Town, checks: list[Check], habits: set[str], wait: float
 ) -> None:
     """
-    P3: whatever APIs and servers do, by the ledgers each API has seen tokens that were asked for
-    it, and the canary's, and no others.
+    P3, P9: whatever APIs and servers do, by the ledgers each API has seen tokens that were asked
+    for it, and the canary's, and no others; and no report has any in it.
     """
     town.apis.clear()
     town.server.clear()
@@ -562,8 +563,10 @@ def test_no_api_sees_the_token_of_another(
     scopes = "[]" if "no scopes" in habits else '["read"]'
     path = town.write(audit='url = "me", wrong_scopes = ["other"]', scopes=scopes)
 
-    town.audit(path, wait=wait)
+    report = town.audit(path, wait=wait)
 
+    told = as_html(report) + as_sarif(report) + as_junit(report) + json.dumps(as_json(report))
+    assert [] == [token for token in town.server.issued if token in told]
     answered = [record for record in town.server.token_requests if record.status == 200]
     first_asked_for: dict[str, str] = {}
     for token in town.server.issued[before:]:
@@ -659,6 +662,19 @@ def test_the_matrix(town: Town) -> None:
     assert f"ACCEPTED {bad.sink.url}/: canary's token: Whoever is shown a token for" in done.stdout
     assert done.stdout.endswith("1 of 3 APIs accepted what must be refused.\n")
     assert "" == done.stderr
+
+
+def test_what_is_wrong_is_red(town: Town) -> None:
+    """
+    On a terminal with colours.
+    """
+    town.add(checks_nothing)
+    town.write()
+
+    done = command("--yes", env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "160"})
+
+    assert 2 == done.stdout.count("\x1b[1;31mACCEPTED 200")
+    assert 1 == done.stdout.count("\x1b[32mok 200")
 
 
 def test_requests_by_option(town: Town) -> None:

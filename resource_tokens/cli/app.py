@@ -32,7 +32,9 @@ from resource_tokens.cli.terminal import (
     print_pairs,
     safe,
 )
+from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.settings.file import Reading, read
+from resource_tokens.settings.problems import Problem
 from resource_tokens.tokens import AccessToken
 
 __all__ = ["app"]
@@ -96,23 +98,26 @@ def check(
     The exit status is 1 if there is an error, or with --strict a warning.
     """
     path = file_meant(file)
-    if path is None:
-        with failing():
-            reading = Reading(settings_meant(None), ())
-    else:
-        reading = read(path)
-    settings, found = reading.settings, as_findings(reading.problems)
+    settings, problems = _read_environment() if path is None else read(path)
+    found = as_findings(problems)
     if settings is not None:
         found += findings(settings)
         found += findings_online(settings) if online else ()
     found.sort(key=lambda finding: finding.line or 0)
-    origin = str(path) if settings is None else settings.origin
+    origin = "the environment" if path is None else str(path)
     if as_json:
         print_json({"origin": origin, "findings": [finding._asdict() for finding in found]})
     else:
         _print_findings(origin, found)
     decisive = {"error", "warning"} if strict else {"error"}
     raise typer.Exit(1 if any(finding.level in decisive for finding in found) else 0)
+
+
+def _read_environment() -> Reading:
+    try:
+        return Reading(settings_meant(None), ())
+    except ConfigurationError as error:
+        return Reading(None, (Problem(None, (), str(error)),))
 
 
 def _print_findings(origin: str, found: list[Finding]) -> None:

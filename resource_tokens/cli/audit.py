@@ -217,7 +217,6 @@ class Audit:
     ) -> None:
         self._settings = settings
         self._wait = wait
-        self._timeout = timeout
         self._progress = progress
         self._now = now
         self._sleep = sleep
@@ -233,7 +232,7 @@ class Audit:
         for api in self._apis:
             self._check_canary(api.entry)
         self._auth = settings.auth()
-        self._clients: dict[bool, http.Client] = {}
+        self._clients = _Clients(timeout)
 
     @property
     def plan(self) -> list[tuple[AuditRequest, list[Presented]]]:
@@ -247,10 +246,7 @@ class Audit:
         Ask all APIs.
         """
         started = self._now()
-        with ExitStack() as stack:
-            for proxies in (True, False):
-                client = http.Client(timeout=self._timeout, trust_env=proxies)
-                self._clients[proxies] = stack.enter_context(client)
+        with self._clients:
             for api in self._apis:
                 self._ask(api)
             # Last, as it takes its time.
@@ -435,9 +431,7 @@ class Audit:
             headers["Host"] = resource.host_header or url.netloc.decode("ascii")
             url = url.copy_with(scheme=sidecar.scheme, host=sidecar.host, port=sidecar.port)
         # A proxy that is asked in plain http would see the token.
-        client = self._clients[url.scheme == "https" or resource.allow_http_proxy]
-        # A session that the right token has begun would let in everybody else.
-        client.cookies.clear()
+        client = self._clients.client(proxies=url.scheme == "https" or resource.allow_http_proxy)
         try:
             with client.stream(request.method, url, headers=headers) as response:
                 return self._answer_in(response)
@@ -453,6 +447,28 @@ class Audit:
             detail = f"to {display_url(response.next_request.url)}"
         # An API can say anything, even what it was shown.
         return Answer(response.status_code, quoted(self._auth.cache.bindings.masked(detail)))
+
+
+class _Clients(ExitStack):
+    """
+    The clients that ask: with the proxies of the environment, and without.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+        self._made: dict[bool, http.Client] = {}
+
+    def client(self, *, proxies: bool) -> http.Client:
+        """
+        A client that remembers nothing and follows nothing: a session that the right token has
+        begun would let in everybody else.
+        """
+        if proxies not in self._made:
+            client = http.Client(timeout=self._timeout, trust_env=proxies, follow_redirects=False)
+            self._made[proxies] = self.enter_context(client)
+        self._made[proxies].cookies.clear()
+        return self._made[proxies]
 
 
 def requests_from(settings: Settings, lines: Iterable[str]) -> dict[str, AuditRequest]:
