@@ -26,6 +26,7 @@ from benchmarks import (
     on_behalf_of,
     outage,
     report,
+    shared_store,
     short_lives,
     stampede,
     strays,
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "cache-lookup": cache_lookup.measure,
     "cold-file": cold_file.measure,
     "inbound": inbound.measure,
+    "shared-store": shared_store.measure,
 }
 
 

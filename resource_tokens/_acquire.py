@@ -113,7 +113,12 @@ class Acquirer:
         now = self._now(cached)
         if now + min_ttl >= cached.freshness.hard_at:
             return None
-        if self._sharing is not None and not self._is_current(request, self._sharing):
+        sharing = self._sharing
+        if (
+            sharing is not None
+            and now >= sharing.quiet_until
+            and not self._is_current(request, sharing)
+        ):
             return None
         if now >= cached.freshness.soft_at:
             if self._events.observer is not None:

@@ -83,6 +83,9 @@ class _Found(NamedTuple):
 class Sharing:
     """
     The store behind the memory of one cache.
+
+    Attributes:
+        quiet_until: Until then, nobody has to look what was forgotten elsewhere.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Sharing:
         # All guarded by _lock.
         self._known: LRUCache[str, Generation] = LRUCache(4096)
         self._unreadable: LRUCache[TokenKey, bool] = LRUCache(256)
-        self._looked_at = surroundings.clock()
+        self.quiet_until = surroundings.clock() + _LOOK_EVERY
         self._look_until = 0.0
         self._reading = _Standing()
         self._writing = _Standing()
@@ -125,13 +128,13 @@ class Sharing:
         """
         Whether new generations have to be looked for before a token is presented.
         """
-        return now >= self._looked_at + 2 * _LOOK_EVERY and not self._reading.failures
+        return now >= self.quiet_until + _LOOK_EVERY and not self._reading.failures
 
     def claim_look(self, now: float) -> bool:
         """
         Whether it is time to look for them in the background, and nobody else is at it.
         """
-        if now < self._looked_at + _LOOK_EVERY or now < self._look_until:
+        if now < self.quiet_until or now < self._look_until:
             return False
         with self._lock:
             mine = now >= self._look_until
@@ -152,7 +155,7 @@ class Sharing:
             for resource, generation in zip(named, self._store.generations(named), strict=True):
                 self._learn(resource, generation)
             with self._lock:
-                self._looked_at = now
+                self.quiet_until = now + _LOOK_EVERY
 
         await self.attempt(request, io, work, _PATIENCE)
 
