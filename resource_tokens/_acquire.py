@@ -111,6 +111,10 @@ class Acquirer:
         if self._sharing is not None and not self._is_current(request, self._sharing):
             return None
         if now >= cached.freshness.soft_at:
+            if self._events.observer is not None:
+                late = now - cached.freshness.soft_at
+                name, issuer = request.resource.identifier, request.server.name
+                self._events.observer.stale(name, issuer, late)
             self._refresh_ahead(request)
         return cached
 
@@ -144,9 +148,10 @@ class Acquirer:
             if current is not None and current.freshness.longest <= min_ttl:
                 raise _too_short(request, current, min_ttl)
             flight = self._flight_key(request)
-            fetched: CachedToken | None = await self._flights.once(
-                flight, io, look_and_fetch, _flight_limit(request)
-            )
+            with self._events.waiting(request.resource.identifier, request.server.name):
+                fetched: CachedToken | None = await self._flights.once(
+                    flight, io, look_and_fetch, _flight_limit(request)
+                )
             # A renewal that came to nothing flies under the same key, and so may a token that
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:

@@ -170,10 +170,12 @@ class Asker:
             TokenRequestError: If the server gave none.
             AudienceMismatchError: If it gave one for something else.
         """
-        try:
-            return await self._asked(request, io, patient)
-        finally:
-            request.grant.end()
+        names = request.resource.identifier, request.server.name, request.grant.grant_type
+        with self._events.asking(*names, ahead=not patient):
+            try:
+                return await self._asked(request, io, patient)
+            finally:
+                request.grant.end()
 
     async def _asked(self, request: TokenRequest, io: IO, patient: bool) -> Answered:
         endpoint = await self._token_endpoint(request, io, patient)

@@ -5,6 +5,7 @@ The auth plugin for httpx and httpx2: the right token for each destination, and 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextvars import Token
@@ -17,7 +18,7 @@ from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
 from resource_tokens._subjects import Block
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
@@ -25,6 +26,7 @@ from resource_tokens.exceptions import (
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
@@ -81,6 +83,8 @@ class ResourceTokenAuth(_Auth):
             one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
 
@@ -104,6 +108,8 @@ class ResourceTokenAuth(_Auth):
         store: TokenStore | MemoryTokenStore | None = None,
         proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,6 +124,8 @@ class ResourceTokenAuth(_Auth):
             store=store,
             proof_key=proof_key,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -126,6 +134,43 @@ class ResourceTokenAuth(_Auth):
         self._scopes: frozenset[str] | None = None
         self._min_ttl = timedelta()
         self._min_seconds = 0.0
+
+    @staticmethod
+    def from_toml(
+        path: str | os.PathLike[str],
+        *,
+        on_event: Callable[[TokenEvent], object] | None = None,
+    ) -> ResourceTokenAuth:
+        """
+        The auth object that a settings file describes.
+
+        Args:
+            path: The file. Paths in it are relative to its folder.
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything in the file is wrong, with all that is.
+            ModuleNotFoundError: If pydantic is not installed.
+        """
+        from resource_tokens.settings import file
+
+        return file.load(path).auth(on_event)
+
+    @staticmethod
+    def from_env(*, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+        """
+        The auth object that the environment describes: in the variables `RESOURCE_TOKENS_ISSUER`,
+        `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
+
+        Args:
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything is missing or wrong, with all that is.
+        """
+        from resource_tokens.settings import environment
+
+        return environment.load().auth(on_event)
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
@@ -246,6 +291,7 @@ class ResourceTokenAuth(_Auth):
                 "token_for(url).",
                 where,
                 token.resource,
+                "elsewhere",
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
@@ -341,7 +387,7 @@ class ResourceTokenAuth(_Auth):
             return self.resources.resource_for(url)
         except EgressBlockedError as error:
             self.cache.events.emit(
-                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+                TokenEvent("egress_blocked", "", "", error.destination, str(error), error.reason)
             )
             raise
 

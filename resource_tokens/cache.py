@@ -21,13 +21,14 @@ from resource_tokens._proofs import Prover
 from resource_tokens._refusals import Remedy
 from resource_tokens._subjects import Subjects
 from resource_tokens.egress import Bindings
-from resource_tokens.events import Events, TokenEvent
+from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
     ConfigurationError,
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.ledger import UseLedger, Uses
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
@@ -79,6 +80,8 @@ class TokenCache:
             one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
     """
@@ -94,6 +97,8 @@ class TokenCache:
         store: TokenStore | MemoryTokenStore | None = None,
         proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -105,7 +110,10 @@ class TokenCache:
         self.server = server
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
-        self.events = Events(on_event)
+        self.events = Events(on_event, telemetry)
+        self.uses: Uses | None = None
+        if ledger is not None or telemetry is not None:
+            self.uses = Uses(ledger, telemetry, self.resources, wall_clock)
         self.prover = Prover(wall_clock)
         self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
@@ -189,8 +197,8 @@ class TokenCache:
             ConfigurationError: If the identifier is not that of one configured resource.
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        found = self._cached(request, seconds) or self._acquire(request, seconds)
-        return self.bindings.shown(found.token, request).token
+        cached = self._cached(request, seconds) or self._acquire(request, seconds)
+        return self._handed_over(request, cached)
 
     async def aget(
         self,
@@ -203,8 +211,8 @@ class TokenCache:
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        found = self._cached(request, seconds) or await self._aacquire(request, seconds)
-        return self.bindings.shown(found.token, request).token
+        cached = self._cached(request, seconds) or await self._aacquire(request, seconds)
+        return self._handed_over(request, cached)
 
     def prefetch(
         self,
@@ -322,6 +330,12 @@ class TokenCache:
         What the tokens of a resource are for.
         """
         return self._built(resource, None).identity
+
+    def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
+        if self.uses is not None:
+            self.uses.note("handed_over", request, cached.token)
+        # Whoever takes it out is the one who can copy it to the wrong place.
+        return self.bindings.shown(cached.token, request).token
 
     def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """

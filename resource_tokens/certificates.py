@@ -185,6 +185,7 @@ class _Transports:
             "again; the next token is bound to the new one.",
             resource,
             resource,
+            "no_certificate",
         )
 
     def _context(self) -> ssl.SSLContext:

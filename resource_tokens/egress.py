@@ -288,12 +288,12 @@ def rule(
         where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
         same = resource is not None and found.resource == resource.identifier
         what = "a token of another subject" if same else "a token"
-        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings)
+        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings, "elsewhere")
     if len(hop.target) >= bindings.shortest:
         in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
             bare = hop._replace(target=b"/")
-            raise _blocked(bare, _IN_URL, in_url, bindings)
+            raise _blocked(bare, _IN_URL, in_url, bindings, "in_url")
     if not wrong:
         return Ruling(hop.headers, resource, why, False)
     kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
@@ -401,12 +401,15 @@ def _misplaced(
     return None
 
 
-def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:
+def _blocked(
+    hop: Hop, why: str, found: Identity, bindings: Bindings, reason: str
+) -> EgressBlockedError:
     where = bindings.masked(hop.destination)
     return EgressBlockedError(
         f"The request to {where} was stopped before it was sent: {why} {found.resource!r}.",
         where,
         found.resource,
+        reason,
     )
 
 

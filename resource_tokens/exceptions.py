@@ -69,12 +69,18 @@ class EgressBlockedError(ResourceTokensError):
     Attributes:
         destination: Where the request was going.
         resource: The resource that the token is for, or "" if it was not yet known.
+        reason: Why, in one word: `"ambiguous_url"`, `"elsewhere"` (in a header, to where the
+            token does not belong), `"in_url"`, `"no_certificate"` (which the token is bound to),
+            or `"noticed_afterwards"`.
     """
 
-    def __init__(self, message: str, destination: str = "", resource: str = "") -> None:
-        super().__init__(message, destination, resource)
+    def __init__(
+        self, message: str, destination: str = "", resource: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, destination, resource, reason)
         self.destination = destination
         self.resource = resource
+        self.reason = reason
 
 
 class AudienceMismatchError(ResourceTokensError):

@@ -24,6 +24,7 @@ from resource_tokens.cache import TokenCache
 from resource_tokens.egress import Header, Hop, Ruling, Shown, rule, url_of
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
+from resource_tokens.ledger import Decision
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
@@ -66,6 +67,7 @@ class HopGuard:
         "_answered",
         "_cache",
         "_cached",
+        "_noted",
         "_outlived",
         "_proofs",
         "_seen",
@@ -93,6 +95,7 @@ class HopGuard:
         # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
         self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
+        self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
         # By place: whom a hop was proved to, and by which of its terms.
@@ -216,6 +219,7 @@ class HopGuard:
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
         return self._reauthorized(hop, headers, other, token)
 
     def witness(self, response: Any) -> None:
@@ -227,6 +231,8 @@ class HopGuard:
         """
         if self._withheld:
             response.extensions["token_withheld"] = self._withheld
+        if self._cache.uses is not None and not self._seen:
+            self._note_unseen(response)
         if self._proofs is not None:
             self._heed(response, self._proofs)
         if self._shown is None or (self._seen and not response.history):
@@ -263,8 +269,9 @@ class HopGuard:
             "EgressGuard(transport) or AsyncEgressGuard(transport).",
             where,
             shown.token.resource,
+            "noticed_afterwards",
         )
-        self._report("egress_blocked", where, str(error))
+        self._report("egress_blocked", where, str(error), error.reason)
         return error
 
     def _outlived_by(self, hop: Hop) -> TokenRequest | None:
@@ -300,6 +307,14 @@ class HopGuard:
         ]
         return hop._replace(headers=headers)
 
+    def _note_unseen(self, response: Any) -> None:
+        # A retry after a 401 has the answer before it in its history.
+        for answer in (*response.history, response):
+            if all(answer is not noted for noted in self._noted):
+                self._noted.append(answer)
+                hop = hop_of(answer.request, first=False)
+                self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
+
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
         The headers that may go, and the token to ask for and add, if any.
@@ -309,21 +324,28 @@ class HopGuard:
         try:
             ruling = self._rule(hop)
         except EgressBlockedError as error:
-            self._report("egress_blocked", error.destination, str(error))
+            self._report("egress_blocked", error.destination, str(error), error.reason)
+            self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
         if shown is not None and not (ruling.why or self.strayed):
             # While no variable of a frame has the headers: reporters of errors show those.
             self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
-            return self._constrained(hop, ruling.headers, home=not ruling.why), None
+            headers = self._constrained(hop, ruling.headers, home=not ruling.why)
+            self._note("shown", hop, headers=headers)
+            return headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            return self._constrained(hop, [*ruling.headers, *added], home=True), None
+            headers = self._constrained(hop, [*ruling.headers, *added], home=True)
+            self._note("shown", hop, headers=headers)
+            return headers, None
+        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
-        event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
+        self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)
         headers = self._constrained(hop, ruling.headers, home=False)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
@@ -389,8 +411,9 @@ class HopGuard:
             "transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
             hop.destination,
             shown.token.resource,
+            "no_certificate",
         )
-        self._report("egress_blocked", hop.destination, str(error))
+        self._report("egress_blocked", hop.destination, str(error), error.reason)
         raise error
 
     def _is_bare(self, wire: Any) -> bool:
@@ -413,12 +436,38 @@ class HopGuard:
             strayed=self.strayed,
         )
 
-    def _report(self, name: EventName, destination: str, detail: str) -> TokenEvent:
+    def _report(self, name: EventName, destination: str, detail: str, reason: str) -> TokenEvent:
         resource = "" if self.asked is None else self.asked.resource.identifier
         issuer = "" if self.asked is None else self.asked.server.name
-        event = TokenEvent(name, resource, issuer, destination, detail)
+        event = TokenEvent(name, resource, issuer, destination, detail, reason)
         self._cache.events.emit(event)
         return event
+
+    def _note(
+        self,
+        decision: Decision,
+        hop: Hop,
+        token: AccessToken | None = None,
+        request: TokenRequest | None = None,
+        *,
+        headers: Sequence[Header] | None = None,
+        detail: str = "",
+    ) -> None:
+        """
+        Tell the ledger what was decided about a token, by default the one shown. With `headers`,
+        only if they carry it.
+        """
+        uses = self._cache.uses
+        if uses is None:
+            return
+        if token is None and self._shown is not None:
+            token = self._shown.token
+        if headers is not None:
+            value = b"\0" if token is None else token.reveal().encode("ascii")
+            if not any(value in header for _, header in headers):
+                return
+        where = self._cache.bindings.masked(hop.destination)
+        uses.note(decision, request or self.asked, token, where, detail)
 
 
 class AsyncHopGuard(HopGuard):
@@ -453,6 +502,7 @@ class AsyncHopGuard(HopGuard):
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
         return self._reauthorized(hop, headers, other, token)
 
 
@@ -655,6 +705,7 @@ def _place(hop: Hop) -> bytes:
     return where + hop.target
 
 
+_UNSEEN = "noticed afterwards: no guard was on the wire"
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _DPOP = b"DPoP"
 _NOBODY: tuple[Hashable, Terms] = (None, Terms())

@@ -267,6 +267,7 @@ class ResourceMap:
                 f"The URL for {display_url(url)} carries userinfo, which can make one host look "
                 "like another. Remove it from the URL.",
                 display_url(url),
+                reason="ambiguous_url",
             )
         return paths.whole or paths.longest(scheme, host, port, url.raw_path)
 
@@ -384,6 +385,7 @@ def _ambiguous(where: str, why: str) -> EgressBlockedError:
     return EgressBlockedError(
         f"On this host the path decides which resource is meant, and the path of {where} {why}",
         where,
+        reason="ambiguous_url",
     )
 
 

@@ -31,11 +31,11 @@ RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
     {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
-    | {"_proofs", "_refusals", "refresh_tokens"},
+    | {"_proofs", "_refusals", "ledger", "refresh_tokens"},
     {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
-    | {"pytest_plugin", "_local_http", "_local_proofs", ""},
+    | {"pytest_plugin", "settings", "telemetry", "_local_http", "_local_proofs", ""},
 ]
 
 
@@ -147,6 +147,7 @@ LOCAL_IMPORTS = {
     ("_io.py", "asyncio"),
     ("_private_folder.py", "filelock"),
     ("_sealing.py", "cryptography.fernet"),
+    ("auth.py", "resource_tokens.settings"),
     ("files.py", "platformdirs"),
     ("cache.py", "anyio"),
     ("inbound/_asgi.py", "fastapi.security"),
@@ -157,6 +158,9 @@ LOCAL_IMPORTS = {
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
+    ("settings/environment.py", "resource_tokens.settings"),
+    ("settings/file.py", "resource_tokens.redis"),
+    ("settings/references.py", "resource_tokens.settings.keyring"),
     ("stores.py", "cryptography.fernet"),
     ("testing.py", "jwt"),
     ("pytest_plugin.py", "resource_tokens.testing"),
@@ -187,7 +191,8 @@ def test_importing_the_library_is_light() -> None:
     Section 5: no extra, no JWT library, no test server comes with `import resource_tokens`.
     """
     heavy = {"jwt", "cryptography", "authlib", "redis", "rich", "opentelemetry", "http.server"}
-    heavy |= {"filelock", "keyring", "platformdirs"}
+    heavy |= {"filelock", "keyring", "platformdirs", "pydantic", "typer"}
+    heavy |= {"resource_tokens.settings"}
     # httpx itself imports rich where it finds its own command line installed.
     code = (
         "import sys, httpx, httpx2; before = set(sys.modules); import resource_tokens; "
