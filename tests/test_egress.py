@@ -286,9 +286,11 @@ def test_a_replaced_target_is_blocked(
 
 def test_a_blocked_hop_leaves_the_client_usable(caller: Caller, world: World) -> None:
     """
-    A block neither poisons nor leaks a connection.
+    A block neither poisons nor leaks a connection: there is but one, for as many blocks as there
+    are requests.
     """
-    with caller.client(auth=world.auth()) as client:
+    limits = caller.library.Limits(max_connections=1)
+    with caller.client(auth=world.auth(), limits=limits) as client:
         for _ in range(3):
             with pytest.raises(EgressBlockedError):
                 client.get(world.orders.url, headers={"Host": "x.example.com"})
@@ -402,8 +404,9 @@ def test_the_guard_looks_at_every_stream_of_http2(caller: Caller, world: World) 
     with Http2Sink(serving()) as api:
         api.redirects["/orders/jump"] = "/billing/landing"
         auth = world.auth({f"{api.url}/orders": ORDERS, f"{api.url}/billing": BILLING})
+        one = caller.library.Limits(max_connections=1)
         with caller.client(
-            auth=auth, verify=trusting(), http1=False, http2=True, follow_redirects=True
+            auth=auth, http1=False, http2=True, limits=one, follow_redirects=True
         ) as client:
             response = client.get(f"{api.url}/orders/jump")
             with pytest.raises(EgressBlockedError):
