@@ -159,6 +159,8 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        # By how they end, the length of those that end so: where in a text a token may be.
+        self._ends: dict[int, int] = {}
         # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
@@ -179,9 +181,12 @@ class Bindings:
         mark = self._fingerprint(token.reveal().encode("ascii"))
         with self._lock:
             known = self._bound.setdefault(mark, request.identity)
+            self._ends[hash(token.reveal().encode("ascii")[-_END:])] = len(token.reveal())
             self.shortest = min(self.shortest, len(token.reveal()))
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
+            while len(self._ends) > 2 * self._maxsize:
+                del self._ends[next(iter(self._ends))]
         if known != request.identity:
             if known.on_behalf_of(None) == request.identity.on_behalf_of(None):
                 raise AudienceMismatchError(
@@ -223,7 +228,7 @@ class Bindings:
         """
         What the live tokens in a text are for. The cost does not grow with their number.
         """
-        return list(self._find(text).values())
+        return list(dict.fromkeys(identity for _, identity in self._find(text)))
 
     def masked(self, text: str) -> str:
         """
@@ -231,30 +236,31 @@ class Bindings:
         """
         if len(text) < self.shortest:
             return text
-        for word, identity in self._find(text.encode("utf-8", "backslashreplace")).items():
+        for word, identity in self._find(text.encode("utf-8", "backslashreplace")):
             text = text.replace(word.decode("ascii"), f"<token for {identity.resource}>")
         return text
 
-    def _find(self, text: bytes) -> dict[bytes, Identity]:
-        words = {word for pattern in _WORDS for word in pattern.findall(text)}
-        # `access_token=...` is one word to the widest pattern, and so is a token that ends in "=".
-        words |= {rest for word in words for rest in _after_signs(word)}
-        found: dict[bytes, Identity] = {}
-        for word in words:
-            if len(word) >= self.shortest:
-                plain = decoded(word) if b"%" in word else word
-                identity = self._bound.get(self._fingerprint(plain or word))
+    def _find(self, text: bytes) -> Iterator[tuple[bytes, Identity]]:
+        yield from self._plain_in(text)
+        for word in _ENCODED.findall(text) if b"%" in text else ():
+            for _, identity in self._plain_in(decoded(word) or b"") if b"%" in word else ():
+                yield word, identity
+
+    def _plain_in(self, text: bytes) -> Iterator[tuple[bytes, Identity]]:
+        """
+        The tokens in a text, whatever stands before them. What follows one is no letter or digit.
+        """
+        for boundary in _BOUNDARY.finditer(text):
+            end = boundary.start()
+            length = self._ends.get(hash(text[max(end - _END, 0) : end]))
+            if length is not None and length <= end:
+                word = text[end - length : end]
+                identity = self._bound.get(self._fingerprint(word))
                 if identity is not None:
-                    found[word] = identity
-        return found
+                    yield word, identity
 
     def _fingerprint(self, token: bytes) -> bytes:
         return hashlib.blake2b(token, key=self._salt, digest_size=16).digest()
-
-
-def _after_signs(word: bytes) -> Iterator[bytes]:
-    for sign in _SIGN.finditer(word):
-        yield word[sign.end() :]
 
 
 def rule(
@@ -479,9 +485,7 @@ _NOT_IN_TARGETS = re.compile(rb"[^\x21-\x7e]")
 _DEFAULT_PORTS = {"http": b":80", "https": b":443"}
 # "host" in every mixture of cases: quicker than to change the case of each name.
 _HOST = frozenset(map(bytes, itertools.product(*zip(b"host", b"HOST", strict=True))))
-_WORDS = (
-    re.compile(rb"[^\s,;\"'?&]+"),
-    re.compile(rb"[A-Za-z0-9._~+/-]+=*"),
-    re.compile(rb"[A-Za-z0-9._~+-]+=*"),
-)
-_SIGN = re.compile(rb"[=:]")
+# Enough to tell one token from another: most of them end in a signature, or are random.
+_END = 8
+_BOUNDARY = re.compile(rb"(?![0-9A-Za-z])")
+_ENCODED = re.compile(rb"[0-9A-Za-z._~%+-]+")
