@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENVS := .cache/venvs
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
-.PHONY: demo test lint types docs bench compared soak clean
+.PHONY: demo test lint types docs bench compared dist soak clean
 
 demo: $(VENVS)/demo/.ready
 	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
@@ -38,12 +38,21 @@ bench: $(VENVS)/test/.ready
 compared: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks.compared --page
 
+# What is released, and a CycloneDX bill of materials of everything that comes along with it.
+dist: $(VENVS)/release/.ready $(VENVS)/shipped/.ready
+	rm -rf dist
+	$(VENVS)/release/bin/python -m build --outdir dist
+	$(VENVS)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json $(VENVS)/shipped/bin/python
+
 clean:
-	rm -rf .cache docs/_build
+	rm -rf .cache docs/_build dist
 
 $(VENVS)/demo/.ready: INSTALL := -e .[cli]
 $(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test
 $(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test --group lint --group docs
+$(VENVS)/release/.ready: INSTALL := --group release
+$(VENVS)/shipped/.ready: INSTALL := .[cli,httpx2,otel,redis]
 $(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
