@@ -39,11 +39,15 @@ compared: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks.compared --page
 
 # What is released, and a CycloneDX bill of materials of everything that comes along with it.
-dist: $(VENVS)/release/.ready $(VENVS)/shipped/.ready
-	rm -rf dist
+dist: $(VENVS)/release/.ready
+	rm -rf dist $(VENVS)/shipped
 	$(VENVS)/release/bin/python -m build --outdir dist
+	$(PYTHON) -m venv --without-pip $(VENVS)/shipped
+	$(VENVS)/release/bin/python -m pip --python $(VENVS)/shipped/bin/python install --quiet \
+		"$$(echo dist/*.whl)[cli,httpx2,otel,redis]"
 	$(VENVS)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
-		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json $(VENVS)/shipped/bin/python
+		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json \
+		$(VENVS)/shipped/bin/python
 
 clean:
 	rm -rf .cache docs/_build dist
@@ -52,7 +56,6 @@ $(VENVS)/demo/.ready: INSTALL := -e .[cli]
 $(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test
 $(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test --group lint --group docs
 $(VENVS)/release/.ready: INSTALL := --group release
-$(VENVS)/shipped/.ready: INSTALL := .[cli,httpx2,otel,redis]
 $(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
