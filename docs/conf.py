@@ -20,8 +20,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"resource-tokens {release}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 
 # Only what is typed is copied: not the prompt, not the output.
