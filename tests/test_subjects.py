@@ -480,6 +480,23 @@ def test_identity_chaining_without_a_type() -> None:
     assert "token-1" == chain.sent[1]["assertion"]
 
 
+def test_a_refresh_token_in_an_exchange_is_ignored() -> None:
+    """
+    RCHAIN-2, RIDJAG-3: neither at the first server nor at the second is one used or kept.
+    """
+    chain = Chain()
+    alice = chain.user("alice")
+    chain.answer({**JAG, "refresh_token": "r1"}, {"expires_in": 60, "refresh_token": "r2"})
+    chain.get(alice, PARTNER_API)
+    chain.advance(400)
+    chain.answer(JAG)
+    chain.get(alice, PARTNER_API)
+
+    exchange, bearer = TokenExchange.grant_type, JwtBearer.grant_type
+    assert [exchange, bearer] * 2 == [sent["grant_type"] for sent in chain.sent]
+    assert "refresh_token_rotated" not in [event.name for event in chain.events]
+
+
 def test_an_assertion_is_shown_to_no_api() -> None:
     """
     RIDJAG-4, P3: copied into a request to an API, it is stopped like a token of another.
