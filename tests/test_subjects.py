@@ -390,6 +390,27 @@ def test_a_chain_of_two_issuers() -> None:
     assert [{**expected, "assertion": f"token-{n}"} for n in (1, 1, 4)] == [second, third, fifth]
 
 
+def test_an_actor_who_changes_in_a_chain(tmp_path: Path) -> None:
+    """
+    Looked at as often as anywhere else; another actor is another assertion, and another token.
+    """
+    file = tmp_path / "actor"
+    file.write_text("actor-1")
+    first = TokenExchange(
+        requested_token_type="id-jag", actor_token=file, actor_token_type="access_token"
+    )
+    chain = Chain(first)
+    alice = chain.user("alice")
+    chain.answer(JAG, {}, JAG, {})
+    chain.get(alice, PARTNER_API)
+    file.write_text("actor-2")
+    chain.advance(6)
+    chain.get(alice, PARTNER_API)
+
+    actors = [sent["actor_token"] for sent in chain.sent if "actor_token" in sent]
+    assert (["actor-1", "actor-2"], 4) == (actors, len(chain.sent))
+
+
 def test_an_assertion_is_kept_for_one_user_and_one_server() -> None:
     """
     RIDJAG-4: shared by the scopes of one user, and by nobody else.
