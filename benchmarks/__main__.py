@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import (
     cache_lookup,
+    cold_file,
     expiry,
     import_time,
     loopback_request,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "on-behalf-of": on_behalf_of.measure,
     "loopback-request": loopback_request.measure,
     "cache-lookup": cache_lookup.measure,
+    "cold-file": cold_file.measure,
 }
 
 

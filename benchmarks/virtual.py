@@ -141,24 +141,27 @@ class SharedStore:
     def __init__(self, time: Callable[[], float]) -> None:
         self.steps: Counter[str] = Counter()
         self._time = time
-        self._entries: dict[TokenKey, tuple[float, StoredToken]] = {}
+        self._entries: dict[TokenKey, tuple[float, StoredToken, bytes]] = {}
         self._leases: dict[TokenKey, tuple[object, float]] = {}
         self._generations: Counter[str | None] = Counter()
 
     def load(self, key: TokenKey, resource: str) -> Loaded:
         self.steps["load"] += 1
-        asked_at, stored = self._entries.get(key, (0.0, None))
-        if stored is not None:
-            age = self._time() - asked_at
-            stored = replace(stored, age=age) if age < stored.lifetime else None
-        return Loaded(stored, self._generation(resource))
+        generation = self._generation(resource)
+        there = self._there(key)
+        if there is None:
+            return Loaded(None, generation)
+        asked_at, stored, mark = there
+        return Loaded(replace(stored, age=self._time() - asked_at), generation, mark)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         self.steps["save"] += 1
-        asked_at = self._time() - stored.age
-        if key in self._entries and asked_at < self._entries[key][0]:
+        asked_at, there = self._time() - stored.age, self._there(key)
+        if there is not None and (
+            asked_at < there[0] if stored.instead_of is None else stored.instead_of != there[2]
+        ):
             return False
-        self._entries[key] = (asked_at, stored)
+        self._entries[key] = (asked_at, stored, str(self.steps["save"]).encode())
         return True
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
@@ -199,6 +202,12 @@ class SharedStore:
 
     def _generation(self, resource: str) -> Generation:
         return Generation(self._generations[None], self._generations[resource])
+
+    def _there(self, key: TokenKey) -> tuple[float, StoredToken, bytes] | None:
+        there = self._entries.get(key)
+        if there is None or self._time() - there[0] >= there[1].lifetime:
+            return None
+        return there
 
 
 class World:

@@ -41,18 +41,25 @@ napoleon_preprocess_types = False
 # Nothing is fetched from the network to build this, so the names of other projects are not links.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|concurrent|datetime|os|ssl|typing|jwt|httpx2?)\..*"),
+    (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|ssl|typing)\..*"),
+    (r"py:.*", r"(opentelemetry|jwt|httpx2?)\..*"),
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.
     (
         r"py:.*",
-        r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|EventName|TokenRequest|_LocalServer)",
+        r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|TokenRequest|_LocalServer)",
     ),
     (r"py:.*", r".*PrivateKeyObject"),
 ]
 
-_MODULES = ("resource_tokens", "resource_tokens.stores", "resource_tokens.testing")
+_MODULES = (
+    "resource_tokens",
+    "resource_tokens.ledger",
+    "resource_tokens.stores",
+    "resource_tokens.telemetry",
+    "resource_tokens.testing",
+)
 _HOMES = {name: module for module in _MODULES for name in import_module(module).__all__}
 _HOMES["ClientAuth"] = "resource_tokens.oauth.client_auth"
 

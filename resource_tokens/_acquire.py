@@ -113,6 +113,10 @@ class Acquirer:
         if self._sharing is not None and not self._is_current(request, self._sharing):
             return None
         if now >= cached.freshness.soft_at:
+            if self._events.observer is not None:
+                late = now - cached.freshness.soft_at
+                name, issuer = request.resource.identifier, request.server.name
+                self._events.observer.stale(name, issuer, late)
             self._refresh_ahead(request)
         return cached
 
@@ -146,9 +150,10 @@ class Acquirer:
             if current is not None and current.freshness.longest <= min_ttl:
                 raise _too_short(request, current, min_ttl)
             flight = self._flight_key(request)
-            fetched: CachedToken | None = await self._flights.once(
-                flight, io, look_and_fetch, _flight_limit(request)
-            )
+            with self._events.waiting(request.resource.identifier, request.server.name):
+                fetched: CachedToken | None = await self._flights.once(
+                    flight, io, look_and_fetch, _flight_limit(request)
+                )
             # A renewal that came to nothing flies under the same key, and so may a token that
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:
@@ -235,6 +240,15 @@ class Acquirer:
 
     def _is_fresh(self, cached: CachedToken) -> bool:
         return self._now(cached) < cached.freshness.soft_at
+
+    def _is_pressing(self, request: TokenRequest) -> bool:
+        """
+        Whether a refresh ahead cannot wait for the store any longer.
+        """
+        current = self._memory.load(request.key)
+        if current is None:
+            return True
+        return self._now(current) >= (current.freshness.soft_at + current.freshness.hard_at) / 2
 
     def _flight_key(self, request: TokenRequest) -> Hashable:
         # Whoever comes after `forget` finds no flight from before it.
@@ -379,7 +393,7 @@ class Acquirer:
         if visit is None:
             return await self._asker.ask(request, io, patient=patient)
         async with visit:
-            if not await visit.may_ask():
+            if not await visit.may_ask(without=patient or self._is_pressing(request)):
                 return None
             # Again: whoever had the lease may have saved a token since the last look.
             found = await visit.found()

@@ -5,13 +5,18 @@ What other processes have, and what they are at.
    and however long it takes, this process goes on with its own memory and its own token requests,
    says so once, and leaves the store alone for a while. Reading and writing are left alone
    separately, as a replica can be read. One caller tries it again, while the others go on without.
+   Whoever has gone there for a lease goes back with what came of it all the same: the answer may
+   have been lost, and the lease be there.
    No caller loses more than `_PATIENCE` to a store, once before and once after waiting for others.
+   A refresh ahead waits for the store in the first half of the soft window: nobody needs it yet,
+   and otherwise a short outage costs one token request for each process of a fleet.
 2. One process at a time asks for the token of a key: whoever has the lease. The others look again
    and again until the token is there, the lease is free, or twice its time is over. Whoever waits
    for a lease has no turn, and a refresh ahead does not wait at all: it is tried again later.
 3. A lease ends by itself. A process that outlives its lease does no harm: there is then one token
-   request more, and the token that was asked for last is kept, by that process as well. A caller
-   that is cancelled gives its lease back, also one that gets it only after that.
+   request more, and what it brings is thrown away if the store has another token now than when it
+   was asked for. So the one that was saved first is used by all. A caller that is cancelled gives
+   its lease back, also one that gets it only after that.
 4. A token of an earlier generation is not used. Generations are looked at along with every look
    into the store, and otherwise every `_LOOK_EVERY` seconds in the background; a process that was
    idle for longer looks before it presents a token. While the store fails, nobody waits for that.
@@ -24,7 +29,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Self, TypeVar
+from functools import partial
+from typing import NamedTuple, Self, TypeVar
 
 from cachetools import LRUCache
 
@@ -60,6 +66,15 @@ class _Standing:
 
     failures: int = 0
     again_at: float = 0.0
+
+
+class _Found(NamedTuple):
+    """
+    A token from the store, if it can still be used, and the mark of what is there.
+    """
+
+    cached: CachedToken | None
+    mark: bytes
 
 
 class Sharing:
@@ -150,6 +165,10 @@ class Sharing:
             await io.run(lambda: self._store.forget(resource), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             failure = type(error).__name__
+        with self._lock:
+            # What was forgotten here need not be forgotten again at the next look.
+            for known in list(self._known) if resource is None else [resource]:
+                self._known.pop(known, None)
         if failure:
             raise ResourceTokensError(
                 f"The tokens of {resource or 'all resources'!r} were dropped here, but the shared "
@@ -157,10 +176,9 @@ class Sharing:
                 "forget() again when the store is back."
             )
 
-    def load(self, request: TokenRequest) -> CachedToken | None:
+    def load(self, request: TokenRequest) -> _Found:
         """
-        The token that another process has left there, if it can still be used. It blocks, and
-        raises whatever the store does.
+        What another process has left there. It blocks, and raises whatever the store does.
         """
         resource = request.resource.identifier
         loaded = self._store.load(request.key, resource)
@@ -168,9 +186,10 @@ class Sharing:
         with self._lock:
             self._unreadable.pop(request.key, None)
         if loaded.stored is None or loaded.stored.generation != loaded.generation:
-            return None
+            return _Found(None, loaded.mark)
         cached = self._judged(loaded.stored, request.grant.expires_at)
-        return cached if self._in.clock() < cached.freshness.hard_at else None
+        usable = self._in.clock() < cached.freshness.hard_at
+        return _Found(cached if usable else None, loaded.mark)
 
     def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
@@ -203,15 +222,20 @@ class Sharing:
         limit: float,
         *,
         writes: bool = False,
+        anyway: bool = False,
         shielded: bool = False,
     ) -> T | None:
         """
-        Do something with the store, within so many seconds; `None` if it fails (rule 1).
+        Do something with the store, within so many seconds; `None` if it fails, or is left alone
+        and this is not done anyway (rule 1).
         """
         standing = self._writing if writes else self._reading
         claimed = self._claim(standing)
         if claimed is None:
-            return None
+            if not anyway:
+                return None
+            # What comes of it changes nothing.
+            claimed = -1
         try:
             result = await io.run(work, limit, shielded=shielded)
         except UnreadableEntryError as error:
@@ -223,7 +247,9 @@ class Sharing:
             if first:
                 self._report(request, "store_failed", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self._failed(request, standing, claimed, type(error).__name__)
+            # The words of others can hold anything.
+            own = isinstance(error, ResourceTokensError)
+            self._failed(request, standing, claimed, str(error) if own else type(error).__name__)
         else:
             self._worked(request, standing, claimed)
             return result
@@ -262,7 +288,7 @@ class Sharing:
             if standing.failures != claimed:
                 return
             standing.failures += 1
-            pause = min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE) * (0.5 + self._in.draw())
+            pause = self.pause(min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE))
             standing.again_at = self._in.clock() + pause
             first = not self._said
             self._said = True
@@ -274,6 +300,13 @@ class Sharing:
         About so many seconds: all who wait would otherwise look at the same moment.
         """
         return seconds * (0.5 + self._in.draw())
+
+    def is_fresh(self, cached: CachedToken) -> bool:
+        """
+        Whether nobody wants to replace it yet.
+        """
+        freshness = cached.freshness
+        return freshness.now(self._in.clock(), self._in.wall_clock()) < freshness.soft_at
 
     def now(self) -> float:
         """
@@ -309,6 +342,8 @@ class Visit:
         self._lost = 0.0
         self._lease: _Lease | None = None
         self._generation = Generation()
+        # Of what is in the store, as far as is known.
+        self._mark: bytes | None = None
 
     async def found(self) -> CachedToken | None:
         """
@@ -316,30 +351,45 @@ class Visit:
         """
         found = await self._attempt(lambda: self._sharing.load(self._request))
         self._generation = self._sharing.generation(self._request.resource.identifier)
-        return found if found is not None and self._usable(found) else None
+        cached, self._mark = (None, None) if found is None else found
+        return cached if cached is not None and self._usable(cached) else None
 
-    async def may_ask(self) -> bool:
+    async def may_ask(self, *, without: bool = True) -> bool:
         """
-        Take the lease, if nobody has it. Without the store, everybody asks.
+        Take the lease, if nobody has it.
+
+        Args:
+            without: Whether to ask while the store is away as well.
         """
         if self._waits_until is not None and self._sharing.now() >= self._waits_until:
             return True
         self._lease = _Lease(lambda: self._store.lease(self._request.key, self._seconds))
         taken = await self._attempt(self._lease.take, writes=True)
-        return taken is None or taken
+        return without if taken is None else taken
 
     async def save(self, cached: CachedToken) -> CachedToken | None:
         """
         Let the others have a token that was asked for after the last look.
 
         Returns:
-            What they have instead, if somebody has asked for one later.
+            What they have instead, if somebody was first.
         """
-        freshness = cached.freshness
-        age = self._sharing.now() - freshness.requested_at
-        stored = StoredToken(cached.token, freshness.requested_wall, self._generation, age)
-        kept = await self._attempt(lambda: self._store.save(self._request.key, stored), writes=True)
-        return await self.found() if kept is False else None
+        asked_at = cached.freshness.requested_at
+        stored = StoredToken(cached.token, cached.freshness.requested_wall, self._generation)
+        for _ in range(2):
+            if self._mark is None:
+                theirs = await self.found()
+                if theirs is not None and self._sharing.is_fresh(theirs):
+                    return theirs
+            age = self._sharing.now() - asked_at
+            saved = replace(stored, age=age, instead_of=self._mark)
+            save = partial(self._store.save, self._request.key, saved)
+            went = self._lease is not None and self._lease.tried
+            if await self._attempt(save, writes=True, anyway=went):
+                break
+            # Something else is there, or nobody knows.
+            self._mark = None
+        return None
 
     async def pause(self) -> None:
         """
@@ -358,30 +408,37 @@ class Visit:
         release = None if self._lease is None else self._lease.end()
         # A coroutine that is thrown away cannot await: the lease ends by itself then.
         if release is not None and kind is not GeneratorExit:
-            await self._attempt(release, writes=True, shielded=True)
+            await self._attempt(release, writes=True, anyway=True, shielded=True)
 
     async def _attempt(
-        self, work: Callable[[], T], *, writes: bool = False, shielded: bool = False
+        self, work: Callable[[], T], *, writes: bool = False, **how: bool
     ) -> T | None:
         left, began = _PATIENCE - self._lost, self._sharing.now()
         if left <= 0:
             return None
         try:
             return await self._sharing.attempt(
-                self._request, self._io, work, left, writes=writes, shielded=shielded
+                self._request, self._io, work, left, writes=writes, **how
             )
         finally:
-            self._lost += self._sharing.now() - began
+            took = self._sharing.now() - began
+            # Much longer than the limit is not the store: this process stood still.
+            if took < left + _PATIENCE:
+                self._lost += took
 
 
 class _Lease:
     """
     A lease that is taken by a thread, which may outlive whoever wants it.
+
+    Attributes:
+        tried: Whether the store was asked for it.
     """
 
-    __slots__ = ("_lock", "_over", "_release", "_take")
+    __slots__ = ("_lock", "_over", "_release", "_take", "tried")
 
     def __init__(self, take: Callable[[], Callable[[], object] | None]) -> None:
+        self.tried = False
         self._take = take
         self._lock = SafeLock()
         # Both guarded by _lock.
@@ -392,6 +449,7 @@ class _Lease:
         """
         Take it, unless somebody else has it.
         """
+        self.tried = True
         release = self._take()
         with self._lock:
             over = self._over

@@ -5,6 +5,7 @@ The auth plugin for httpx and httpx2: the right token for each destination, and 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextvars import Token
@@ -17,7 +18,7 @@ from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
 from resource_tokens._subjects import Block
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
@@ -25,11 +26,14 @@ from resource_tokens.exceptions import (
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.inbound_tokens import InboundToken
+from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import TokenRequest
@@ -75,8 +79,12 @@ class ResourceTokenAuth(_Auth):
             `on_behalf_of`. By default its dialect says.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
+        proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
+            one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
 
@@ -98,7 +106,10 @@ class ResourceTokenAuth(_Auth):
         grant: Grant | None = None,
         exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
+        proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -111,7 +122,10 @@ class ResourceTokenAuth(_Auth):
             grant=grant,
             exchange=exchange,
             store=store,
+            proof_key=proof_key,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -120,6 +134,43 @@ class ResourceTokenAuth(_Auth):
         self._scopes: frozenset[str] | None = None
         self._min_ttl = timedelta()
         self._min_seconds = 0.0
+
+    @staticmethod
+    def from_toml(
+        path: str | os.PathLike[str],
+        *,
+        on_event: Callable[[TokenEvent], object] | None = None,
+    ) -> ResourceTokenAuth:
+        """
+        The auth object that a settings file describes.
+
+        Args:
+            path: The file. Paths in it are relative to its folder.
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything in the file is wrong, with all that is.
+            ModuleNotFoundError: If pydantic is not installed.
+        """
+        from resource_tokens.settings import file
+
+        return file.load(path).auth(on_event)
+
+    @staticmethod
+    def from_env(*, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+        """
+        The auth object that the environment describes: in the variables `RESOURCE_TOKENS_ISSUER`,
+        `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
+
+        Args:
+            on_event: As above.
+
+        Raises:
+            ConfigurationError: If anything is missing or wrong, with all that is.
+        """
+        from resource_tokens.settings import environment
+
+        return environment.load().auth(on_event)
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
@@ -210,6 +261,47 @@ class ResourceTokenAuth(_Auth):
         """
         return await self.cache.aget(self._mapped(url), self._scopes, min_ttl=self._min_ttl)
 
+    def proof_for(
+        self, method: str, url: AnyURL, token: AccessToken, *, nonce: str | None = None
+    ) -> str:
+        """
+        The `DPoP` header to send along with a token of `token_for` that is bound to the proof key
+        (RFC 9449 7), for clients that are not httpx. Each request needs its own.
+
+        Args:
+            method: The method of the request.
+            url: Where it goes.
+            token: What it carries.
+            nonce: The `DPoP-Nonce` of an answer from there. It is remembered for the next proofs.
+
+        Raises:
+            UnmappedDestinationError: If no resource is mapped to the URL.
+            EgressBlockedError: If the token is for another resource.
+            ConfigurationError: If its tokens are not bound to a key.
+        """
+        resource = self._mapped(url)
+        key = self.cache._request_for(resource).proof_key
+        if key is None:
+            raise ConfigurationError(
+                f"The tokens of {resource.identifier!r} are bound to no key, so there is nothing "
+                "to prove. Set Resource(..., sender='dpop')."
+            )
+        full = http.URL(str(url))
+        if token.resource != resource.identifier:
+            where = display_url(full)
+            raise EgressBlockedError(
+                f"There is no proof for {where} with a token for {token.resource!r}: that "
+                f"destination is mapped to {resource.identifier!r}. Take the token of "
+                "token_for(url).",
+                where,
+                token.resource,
+                "elsewhere",
+            )
+        prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
+        if nonce is not None:
+            prover.heed(server, prover.terms(server), {"dpop-nonce": nonce})
+        return prover.proof(key, method, str(full), prover.terms(server), token)
+
     def close(self) -> None:
         """
         Start no more refreshes ahead. Optional and idempotent.
@@ -239,15 +331,14 @@ class ResourceTokenAuth(_Auth):
                 guard.witness((yield request))
                 return
             warm = self.cache._cached(asked, self._min_seconds)
-            shown = warm or self.cache._acquire(asked, self._min_seconds)
-            guard.show(request, asked, shown.token)
-            response = yield request
-            guard.witness(response)
-            remedy = self._remedy_for(request, response, guard, shown, warm)
-            better = remedy and self.cache._remedied(asked, shown.token, remedy)
-            if better is not None:
-                guard.show(request, asked, better.token)
-                guard.witness((yield request))
+            shown: CachedToken | None = warm or self.cache._acquire(asked, self._min_seconds)
+            while shown is not None:
+                guard.show(request, asked, shown.token)
+                response = yield request
+                guard.witness(response)
+                remedy = self._remedy_for(request, response, guard, shown, warm)
+                if remedy is None or not remedy.prove:
+                    shown = remedy and self.cache._remedied(asked, shown.token, remedy)
         finally:
             guard.retire()
 
@@ -262,15 +353,14 @@ class ResourceTokenAuth(_Auth):
                 guard.witness((yield request))
                 return
             warm = self.cache._cached(asked, self._min_seconds)
-            shown = warm or await self.cache._aacquire(asked, self._min_seconds)
-            guard.show(request, asked, shown.token)
-            response = yield request
-            guard.witness(response)
-            remedy = self._remedy_for(request, response, guard, shown, warm)
-            better = remedy and await self.cache._aremedied(asked, shown.token, remedy)
-            if better is not None:
-                guard.show(request, asked, better.token)
-                guard.witness((yield request))
+            shown: CachedToken | None = warm or await self.cache._aacquire(asked, self._min_seconds)
+            while shown is not None:
+                guard.show(request, asked, shown.token)
+                response = yield request
+                guard.witness(response)
+                remedy = self._remedy_for(request, response, guard, shown, warm)
+                if remedy is None or not remedy.prove:
+                    shown = remedy and await self.cache._aremedied(asked, shown.token, remedy)
         finally:
             guard.retire()
 
@@ -301,7 +391,7 @@ class ResourceTokenAuth(_Auth):
             return self.resources.resource_for(url)
         except EgressBlockedError as error:
             self.cache.events.emit(
-                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+                TokenEvent("egress_blocked", "", "", error.destination, str(error), error.reason)
             )
             raise
 
@@ -327,32 +417,42 @@ class ResourceTokenAuth(_Auth):
         shown: CachedToken,
         warm: CachedToken | None,
     ) -> Remedy | None:
-        # Redirects are followed inside the flow: this refusal may be somebody else's, or an answer
-        # to a hop that went without the token.
         asked = guard.asked
-        if response.status_code not in (401, 403) or asked is None or guard.strayed:
+        if response.status_code not in (401, 403) or asked is None:
             return None
-        try:
-            answered = self._behind_a_sidecar(response.request)
-        except EgressBlockedError:
+        # A body that was streamed is gone: only one in memory can be sent twice.
+        repeatable = isinstance(request.stream, _BYTES_IN_MEMORY)
+        remedy: Remedy | None
+        if guard.proof_refused and "proof" not in guard.tried:
+            remedy = Remedy("proof_refused", guard.proof_refused, prove=repeatable)
+            guard.tried += ("proof",)
+        elif "token" in guard.tried or not self._is_from_resource(response, guard, asked):
             return None
-        if answered != asked.resource:
-            return None
-        remedy = remedy_for(
-            response.status_code,
-            challenges_in(response.headers.get_list("WWW-Authenticate")),
-            asked,
-            shown.token,
-            warm=warm is not None,
-            # A body that was streamed is gone: only one in memory can be sent twice.
-            repeatable=isinstance(request.stream, _BYTES_IN_MEMORY),
-        )
+        else:
+            remedy = remedy_for(
+                response.status_code,
+                challenges_in(response.headers.get_list("WWW-Authenticate")),
+                asked,
+                shown.token,
+                warm=warm is not None,
+                repeatable=repeatable,
+            )
+            guard.tried += ("token",)
         if remedy is None:
             return None
         where = display_url(response.request.url)
         resource, issuer = asked.resource.identifier, asked.server.name
         self.cache.events.emit(TokenEvent(remedy.event, resource, issuer, where, remedy.detail))
         return remedy if remedy.worth_a_try else None
+
+    def _is_from_resource(self, response: Any, guard: HopGuard, asked: TokenRequest) -> bool:
+        # Redirects are followed inside the flow: a refusal may be somebody else's, or an answer to
+        # a hop that went without the token.
+        try:
+            answered = self._behind_a_sidecar(response.request)
+        except EgressBlockedError:
+            return False
+        return answered == asked.resource and not guard.strayed
 
     def __repr__(self) -> str:
         scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"

@@ -17,18 +17,21 @@ from resource_tokens._acquire import Acquirer
 from resource_tokens._ask import AT_A_TIME, Surroundings
 from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
+from resource_tokens._proofs import Prover
 from resource_tokens._refusals import Remedy
 from resource_tokens._subjects import Subjects
 from resource_tokens.egress import Bindings
-from resource_tokens.events import Events, TokenEvent
+from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
     ConfigurationError,
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.ledger import UseLedger, Uses
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.inbound_tokens import InboundToken
@@ -73,8 +76,12 @@ class TokenCache:
             if it is not given.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
+        proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
+            one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
     """
@@ -88,7 +95,10 @@ class TokenCache:
         grant: Grant | None = None,
         exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
+        proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -100,8 +110,17 @@ class TokenCache:
         self.server = server
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
-        self.events = Events(on_event)
+        self.events = Events(on_event, telemetry)
+        self.uses: Uses | None = None
+        if ledger is not None or telemetry is not None:
+            self.uses = Uses(ledger, telemetry, self.resources, wall_clock)
+        self.prover = Prover(wall_clock)
+        self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
+        if not isinstance(self._grant, Grant):
+            raise ConfigurationError(
+                f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
+            )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
         shared = None if isinstance(store, MemoryTokenStore) else store
         self.bindings = Bindings(2 * max(1024, memory.maxsize))
@@ -184,7 +203,8 @@ class TokenCache:
             ConfigurationError: If the identifier is not that of one configured resource.
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or self._acquire(request, seconds)).token
+        cached = self._cached(request, seconds) or self._acquire(request, seconds)
+        return self._handed_over(request, cached)
 
     async def aget(
         self,
@@ -197,7 +217,8 @@ class TokenCache:
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or await self._aacquire(request, seconds)).token
+        cached = self._cached(request, seconds) or await self._aacquire(request, seconds)
+        return self._handed_over(request, cached)
 
     def prefetch(
         self,
@@ -317,6 +338,11 @@ class TokenCache:
         """
         return self._built(resource, None).identity
 
+    def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
+        if self.uses is not None:
+            self.uses.note("handed_over", request, cached.token)
+        return cached.token
+
     def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
         The token to present now, if it is there and good for `min_ttl` seconds. Never waits.
@@ -394,6 +420,10 @@ class TokenCache:
     ) -> TokenRequest:
         if isinstance(resource, str):
             resource = self._named(resource)
+        if not isinstance(resource, Resource):
+            raise ConfigurationError(
+                f"A token is for a Resource or its identifier, not for {type(resource).__name__}."
+            )
         request = self._discovery.apply(
             TokenRequest(
                 self.server if resource.server is None else resource.server,
@@ -401,6 +431,7 @@ class TokenCache:
                 self._grant,
                 resource,
                 parse_scopes(resource.scopes if scopes is None else scopes),
+                proof_key=self._proof_key if resource.sender == "dpop" else None,
             )
         )
         self._rotating.add(request.client_auth)

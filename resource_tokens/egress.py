@@ -35,7 +35,7 @@ from resource_tokens.oauth.token_endpoint import Identity, TokenRequest
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken, TokenKey
 
-__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule"]
+__all__ = ["Bindings", "Header", "Hop", "Ruling", "Shown", "rule", "url_of"]
 
 Header = tuple[bytes, bytes]
 
@@ -47,8 +47,11 @@ class Hop(NamedTuple):
     Attributes:
         port: The port, or `None` for the scheme's own.
         target: The request target: path and query, or a whole URL where a proxy is spoken to.
+        method: The method.
+        certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
+        by_hand: Whether the target was set by hand, in the place of that of the URL.
     """
 
     scheme: str
@@ -58,6 +61,9 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
+    method: str = "GET"
+    certificate: bytes | None = None
+    by_hand: bool = False
 
     @property
     def destination(self) -> str:
@@ -84,15 +90,26 @@ class Shown:
 
     Attributes:
         header: The very header in which it is shown.
+        proof_key: The key that each hop has to prove along with it, if it is bound to one.
+        certificate: Likewise the thumbprint of the certificate that each connection has to show.
     """
 
-    __slots__ = ("header", "identity", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
 
     def __init__(self, token: AccessToken, request: TokenRequest) -> None:
         self.token = token
         self.resource = request.resource
         self.identity = request.identity
+        self.proof_key = request.proof_key
+        self.certificate = request.certificate
         self.header: Header = (b"Authorization", token.authorization.encode("ascii"))
+
+    @property
+    def constrained(self) -> bool:
+        """
+        Whether it is of no use alone.
+        """
+        return self.proof_key is not None or self.certificate is not None
 
     @property
     def length(self) -> int:
@@ -139,6 +156,7 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
@@ -191,8 +209,7 @@ class Bindings:
             known = Shown(token, request)
             with self._lock:
                 self._shown[request.key] = known
-                # They hold the tokens themselves, and are quickly made again.
-                while len(self._shown) > min(self._maxsize, _SHOWN_AT_MOST):
+                while len(self._shown) > min(self._maxsize, _AT_HAND):
                     del self._shown[next(iter(self._shown))]
         return known
 
@@ -265,16 +282,31 @@ def rule(
         where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
         same = resource is not None and found.resource == resource.identifier
         what = "a token of another subject" if same else "a token"
-        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings)
+        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings, "elsewhere")
     if len(hop.target) >= bindings.shortest:
         in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
             bare = hop._replace(target=b"/")
-            raise _blocked(bare, _IN_URL, in_url, bindings)
+            raise _blocked(bare, _IN_URL, in_url, bindings, "in_url")
     if not wrong:
         return Ruling(hop.headers, resource, why, False)
     kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
     return Ruling(kept, resource, why, True)
+
+
+def url_of(hop: Hop, resources: ResourceMap) -> str:
+    """
+    The URL of a hop without its query, as the server reads it that the hop is for, and not a proxy
+    before it: where a sidecar is asked, that is the scheme of the destination and the `Host`.
+    """
+    if not hop.target.startswith(b"/"):
+        return hop.target.partition(b"?")[0].decode("ascii")
+    named = next((value for name, value in hop.headers if name in _HOST), b"")
+    behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
+    if behind is None:
+        return destination(hop.scheme, hop.host, hop.port, hop.target)
+    path = hop.target.partition(b"?")[0].decode("ascii")
+    return f"{behind[0]}://{named.decode('ascii')}{path}"
 
 
 def _read(
@@ -363,12 +395,15 @@ def _misplaced(
     return None
 
 
-def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:
+def _blocked(
+    hop: Hop, why: str, found: Identity, bindings: Bindings, reason: str
+) -> EgressBlockedError:
     where = bindings.masked(hop.destination)
     return EgressBlockedError(
         f"The request to {where} was stopped before it was sent: {why} {found.resource!r}.",
         where,
         found.resource,
+        reason,
     )
 
 
@@ -382,6 +417,9 @@ def _belongs_to(
     if _NOT_IN_TARGETS.search(target):
         return None, "its target contains white space or bytes that no URL has."
     proxied = not target.startswith(b"/")
+    if proxied and hop.by_hand:
+        # It goes to whoever is connected to, and only a proxy would take it on to its URL.
+        return None, "its target was set by hand, to something else than a path."
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))
@@ -425,7 +463,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
-_SHOWN_AT_MOST = 2048
+_AT_HAND = 64
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"

@@ -81,6 +81,9 @@ class Resource:
             to instead, such as `"http://127.0.0.1:15001"`.
         host_header: With `connect_to`, the `Host` by which the sidecar knows the resource; the
             host and port of the destination by default.
+        sender: Who can use its tokens. `"bearer"`: whoever has one. `"dpop"`: whoever also has the
+            proof key of the auth object (RFC 9449). `"mtls"`: whoever also has the certificate of
+            its `TlsClientAuth` (RFC 8705). A token that the server has not bound so is refused.
 
     Raises:
         ConfigurationError: If a value cannot be what it stands for.
@@ -101,6 +104,7 @@ class Resource:
     allow_http_proxy: bool = field(default=False, kw_only=True)
     connect_to: str | None = field(default=None, kw_only=True)
     host_header: str | None = field(default=None, kw_only=True)
+    sender: Literal["bearer", "dpop", "mtls"] = field(default="bearer", kw_only=True)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +131,12 @@ class Resource:
             raise ConfigurationError(
                 f"host_header={self.host_header!r} for {self.identifier!r} is a host with an "
                 "optional port, and goes with connect_to=."
+            )
+        if self.sender == "mtls" and (self.connect_to or self.redirects == "reauthorize"):
+            raise ConfigurationError(
+                f"{self.identifier!r} has sender='mtls', which goes neither with connect_to=, "
+                "where the connection is a sidecar's own, nor with redirects='reauthorize': no "
+                "other API chooses where this certificate is shown."
             )
         if (self.server is None) != (self.client_auth is None):
             # A credential belongs to the server it was issued by, and is shown to no other.
@@ -164,6 +174,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "verify_audience": ("auto", "require", "off"),
     "redirects": ("withhold", "reauthorize"),
     "subject": ("optional", "required", "none"),
+    "sender": ("bearer", "dpop", "mtls"),
 }
 
 
@@ -208,6 +219,11 @@ class ResourceMap:
         scheme, host, port, prefix = parse_destination(
             destination, resource.identifier, plain_http=plain_http
         )
+        if resource.sender == "mtls" and scheme != "https":
+            raise ConfigurationError(
+                f"The destination {destination!r} is plain http, where no certificate is shown, "
+                f"and {resource.identifier!r} has sender='mtls'. Use https."
+            )
         paths = self._hosts.setdefault((scheme, host, port), _Paths())
         twin = paths.twin_of(prefix)
         if twin is not None:
@@ -251,6 +267,7 @@ class ResourceMap:
                 f"The URL for {display_url(url)} carries userinfo, which can make one host look "
                 "like another. Remove it from the URL.",
                 display_url(url),
+                reason="ambiguous_url",
             )
         return paths.whole or paths.longest(scheme, host, port, url.raw_path)
 
@@ -276,9 +293,7 @@ class ResourceMap:
         Raises:
             EgressBlockedError: As `resource_for`.
         """
-        behind = None
-        if self._sidecars:
-            behind = self._sidecars.get(((scheme, host, port), host_header.lower()))
+        behind = self.behind_sidecar(scheme, host, port, host_header) if self._sidecars else None
         scheme, host, port = behind or (scheme, host, port)
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
@@ -287,6 +302,14 @@ class ResourceMap:
         if resource is None or (resource.connect_to is not None) != (behind is not None):
             return None
         return resource
+
+    def behind_sidecar(
+        self, scheme: str, host: bytes, port: int | None, host_header: bytes
+    ) -> Origin | None:
+        """
+        The origin that a request to a sidecar is for, by its `Host`; `None` if there is no sidecar.
+        """
+        return self._sidecars.get(((scheme, host, port), host_header.lower()))
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
@@ -362,6 +385,7 @@ def _ambiguous(where: str, why: str) -> EgressBlockedError:
     return EgressBlockedError(
         f"On this host the path decides which resource is meant, and the path of {where} {why}",
         where,
+        reason="ambiguous_url",
     )
 
 

@@ -11,15 +11,18 @@ from typing import NamedTuple, Protocol
 
 from resource_tokens._recently_used import RecentlyUsed
 from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = [
     "Generation",
+    "GrantStore",
     "Loaded",
     "MemoryTokenStore",
+    "StoredGrant",
     "StoredToken",
     "TokenStore",
     "UnreadableEntryError",
+    "new_key",
 ]
 
 
@@ -49,12 +52,14 @@ class StoredToken:
         generation: The generation of its resource when it was asked for.
         age: Seconds since it was asked for, as far as whoever hands it over can tell: by the
             clock of the store, where it has one that is not that of this machine.
+        instead_of: The `Loaded.mark` of what it is to replace; `None` if nobody knows.
     """
 
     token: AccessToken
     requested_wall: float
     generation: Generation
     age: float = field(default=0.0, compare=False)
+    instead_of: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def lifetime(self) -> float:
@@ -71,10 +76,13 @@ class Loaded(NamedTuple):
     Attributes:
         stored: The token, or `None`.
         generation: The generation of the resource now.
+        mark: What tells this entry from every other one that was or will be there; empty if there
+            is none. It tells nothing else.
     """
 
     stored: StoredToken | None
     generation: Generation
+    mark: bytes = b""
 
 
 class UnreadableEntryError(ResourceTokensError):
@@ -104,7 +112,8 @@ class TokenStore(Protocol):
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
-        Keep a token under this key until it expires, unless the one there was asked for later.
+        Keep a token under this key until it expires, unless another one is there than the one it
+        is to replace; where nobody knows which, unless the one there was asked for later.
 
         Returns:
             Whether it is kept.
@@ -130,6 +139,62 @@ class TokenStore(Protocol):
         """
         Begin a new generation of a resource, or of all.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGrant:
+    """
+    What several processes know of a refresh token that they share.
+
+    Attributes:
+        refresh_token: The one to present next.
+        in_doubt: Whether it was presented and nobody knows yet what became of that.
+        reuse_known: Whether the server is known to take it a second time.
+        ended: If it is of no use any more, what the server said: `error`, `error_description` and
+            `error_uri`.
+    """
+
+    refresh_token: Secret
+    in_doubt: bool = False
+    reuse_known: bool = False
+    ended: tuple[str, str | None, str | None] | None = None
+
+
+class GrantStore(Protocol):
+    """
+    Where several processes keep a refresh token that they share, such as `RedisTokenStore` and
+    `FileTokenStore`. Unlike a token it cannot be had again, so nothing is done without the store.
+
+    All methods can block for a short while, and may raise whatever they like.
+    """
+
+    def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
+        """
+        As in `TokenStore`.
+        """
+        ...
+
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        What is there under exactly this key.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        Put something in the place of what was there, if that still is. It outlives a power failure
+        that comes next, as far as the store outlives one at all.
+
+        Returns:
+            Whether it is there now.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
 
 
 class MemoryTokenStore:
@@ -185,6 +250,15 @@ class MemoryTokenStore:
 
     def __repr__(self) -> str:
         return f"MemoryTokenStore({len(self)} of {self.maxsize} tokens)"
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
 
 
 def _size_of(cached: CachedToken) -> int:

@@ -17,7 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from itertools import repeat
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from resource_tokens._local_http import Answer, Listener, Request, json_answer
+from resource_tokens._local_proofs import ProofChecker, RefusedProofError
 
 __all__ = [
     "ABSENT",
@@ -113,7 +114,10 @@ class _LocalServer(ABC):
     What both servers share: start and stop, the ledger, answers set by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self.dpop_nonce: str | None = None
+        self._proofs = ProofChecker()
         self._port = 0
         self._listener: Listener | None = None
         self._stopping = threading.Event()
@@ -128,7 +132,7 @@ class _LocalServer(ABC):
         """
         if self._listener is None:
             self._stopping.clear()
-            self._listener = Listener(self._exchange, self._port)
+            self._listener = Listener(self._exchange, self._port, self._clock)
             self._port = self._listener.port
         return self
 
@@ -212,14 +216,37 @@ class _LocalServer(ABC):
     @abstractmethod
     def _answer(self, request: Request) -> Answer: ...
 
+    def _proved(self, request: Request, now: float, token: str | None = None) -> str | None:
+        """
+        The thumbprint of the key that a request proves; None if it has no proof.
+
+        Raises:
+            RefusedProofError: It has one that is no good.
+        """
+        proofs = request.headers.get_all("DPoP", [])
+        if not proofs:
+            return None
+        with self._lock:
+            self._proofs.nonce = self.dpop_nonce
+            # Joined, so that two never pass for one.
+            return self._proofs.thumbprint(
+                ", ".join(proofs), request.method, self._origin + request.path, now, token
+            )
+
+    def _with_nonce(self, answer: Answer) -> Answer:
+        if self.dpop_nonce is None:
+            return answer
+        return replace(answer, headers=(*answer.headers, ("DPoP-Nonce", self.dpop_nonce)))
+
 
 class LocalAuthorizationServer(_LocalServer):
     """
     An OAuth authorization server for client credentials, and for calls on behalf of users by token
     exchange (RFC 8693) or a JWT as a grant (RFC 7523), with resource indicators.
 
-    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068) and publishes metadata
-    (RFC 8414 and OpenID discovery). Every public attribute may be set while it runs.
+    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068), binds them to the key of
+    whoever sends a DPoP proof (RFC 9449), and publishes metadata (RFC 8414 and OpenID discovery).
+    Every public attribute may be set while it runs.
 
     Args:
         clients: Secret by client id.
@@ -227,13 +254,14 @@ class LocalAuthorizationServer(_LocalServer):
         audiences: What to write in `aud` where that is not the resource itself.
         path: Path of the issuer, such as `/tenant1`.
         metadata: Which of the two metadata documents exist.
-        clock: Seconds since the epoch, for `iat`, `exp` and the records.
+        clock: Seconds since the epoch, for `iat`, `exp`, the `Date` of answers and the records.
 
     Attributes:
         delay: How long each token request waits for its answer.
         ignore_resource: Issue tokens for everything known, as servers without RFC 8707 do.
         same_token: Return the last live token again, whatever the request asks for.
         overrides: Members to replace in each success response, or with `ABSENT` to leave out.
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -248,7 +276,7 @@ class LocalAuthorizationServer(_LocalServer):
         lifetime: timedelta = timedelta(hours=1),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.clients = dict({"orders-worker": "secret"} if clients is None else clients)
         self.resources = resources
         self.audiences = dict(audiences or {})
@@ -260,7 +288,6 @@ class LocalAuthorizationServer(_LocalServer):
         self.same_token = False
         self.overrides: Mapping[str, object] = {}
         self._path = path
-        self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._token_requests: list[TokenRequestRecord] = []
         self._asked: dict[str, None] = {}
@@ -309,6 +336,13 @@ class LocalAuthorizationServer(_LocalServer):
                 for kid, key in keys.items()
             ]
         }
+
+    @property
+    def now(self) -> float:
+        """
+        Seconds since the epoch, by the server's clock.
+        """
+        return self._clock()
 
     @property
     def token_requests(self) -> tuple[TokenRequestRecord, ...]:
@@ -475,9 +509,14 @@ class LocalAuthorizationServer(_LocalServer):
         try:
             form = _form(request)
             client = _presented_client(request, form)
-            answer = scripted or self._grant(form, client)
+            thumbprint = self._proved(request, received_at)
+            answer = scripted or self._grant(form, client, thumbprint)
         except _RefusedError as refused:
             answer = scripted or refused.answer
+        except RefusedProofError as refused:
+            members = {"error": refused.error, "error_description": str(refused)}
+            answer = scripted or json_answer(400, members, error=refused.error)
+        answer = self._with_nonce(answer)
 
         record = TokenRequestRecord(
             received_at=received_at,
@@ -499,7 +538,9 @@ class LocalAuthorizationServer(_LocalServer):
             known = value in self._issued or value in list(self.clients.values())
         return name, _REDACTED if known or _SECRET_PARAMETER.search(name) else value
 
-    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> Answer:
+    def _grant(
+        self, form: list[tuple[str, str]], client: _PresentedClient, thumbprint: str | None
+    ) -> Answer:
         secret = self.clients.get(client.client_id or "")
         if secret is None or secret != client.secret:
             raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
@@ -525,7 +566,8 @@ class LocalAuthorizationServer(_LocalServer):
         if requested and not scopes:
             raise _RefusedError("invalid_scope", "None of the requested scopes is allowed here")
         exchanged = parameters["grant_type"] == _TOKEN_EXCHANGE
-        return self._issue(who, audience, scopes, {"issued_token_type": _AT} if exchanged else {})
+        more: dict[str, object] = {"issued_token_type": _AT} if exchanged else {}
+        return self._issue(who, audience, scopes, more, thumbprint)
 
     def _subject(self, parameters: dict[str, str]) -> str:
         """
@@ -569,16 +611,17 @@ class LocalAuthorizationServer(_LocalServer):
         audience: str | list[str],
         scopes: list[str],
         more: dict[str, object],
+        thumbprint: str | None,
     ) -> Answer:
         now = self._clock()
         with self._lock:
             last = self._last if self.same_token else None
             if last is None or last[0] in self._revoked or last[1]["exp"] <= now:
-                last = self._last = self._sign(who, audience, scopes)
+                last = self._last = self._sign(who, audience, scopes, thumbprint=thumbprint)
         token, claims = last
         members: dict[str, object] = {
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if "cnf" in claims else "Bearer",
             "expires_in": math.floor(claims["exp"] - now),
         }
         if claims["scope"]:
@@ -594,9 +637,10 @@ class LocalAuthorizationServer(_LocalServer):
         audience: str | list[str],
         scopes: list[str],
         lifetime: timedelta | None = None,
+        thumbprint: str | None = None,
     ) -> tuple[str, dict[str, Any]]:
         now = self._clock()
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             **who,
             "aud": audience,
@@ -606,6 +650,8 @@ class LocalAuthorizationServer(_LocalServer):
             "exp": math.ceil(now + (lifetime or self.lifetime).total_seconds()),
             "jti": secrets.token_urlsafe(16),
         }
+        if thumbprint is not None:
+            claims["cnf"] = {"jkt": thumbprint}
         kid, key = list(self._keys.items())[-1]
         signed = jwt.encode(claims, key, "ES256", headers={"typ": "at+jwt", "kid": kid})
         opaque = self.token_format == "opaque"  # noqa: S105 - no password
@@ -619,12 +665,16 @@ class LocalResourceServer(_LocalServer):
     An API that lets in whoever shows a token of `authorization_server` for its audience.
 
     It answers 200 with `{"audience", "scope", "path"}`, and with the `"subject"` of a token that is
-    about a user, 401 with an RFC 6750 challenge, or 404
-    where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
+    about a user, 401 with an RFC 6750 challenge, or 404 where `audiences` covers no prefix of the
+    path. A token that is bound to a key needs a proof (RFC 9449). Its ledger, `requests`, holds all
+    of them.
 
     Args:
         audience: The audience of the whole host; its own `url` by default.
         audiences: Instead, the audience below each path; the longest prefix by segments wins.
+
+    Attributes:
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -678,28 +728,39 @@ class LocalResourceServer(_LocalServer):
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+        scheme, token = scheme.lower(), token.strip()
+        if scheme not in ("bearer", "dpop"):
             return _unauthorized()
         try:
-            claims = self._authorization_server.verify(token.strip(), audience=audience)
+            now = self._authorization_server.now
+            proved = self._proved(request, now, token) if scheme == "dpop" else None
+            claims = self._authorization_server.verify(token, audience=audience)
+        except RefusedProofError as refused:
+            return self._with_nonce(_unauthorized(str(refused), refused.error, "DPoP"))
         except jwt.InvalidTokenError as error:
-            return _unauthorized(str(error))
+            return self._with_nonce(_unauthorized(str(error)))
+        bound = claims.get("cnf", {}).get("jkt")
+        # RFC 9449 7.2: a bound token is not to be taken as a bearer token.
+        if bound != proved:
+            return self._with_nonce(_unauthorized("The key is not proved", scheme="DPoP"))
         members = {"audience": audience, "scope": claims["scope"], "path": request.path}
         if claims["sub"] != claims["client_id"]:
             members["subject"] = claims["sub"]
-        return json_answer(200, members)
+        return self._with_nonce(json_answer(200, members))
 
 
 def _covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
 
 
-def _unauthorized(description: str | None = None) -> Answer:
-    challenge = 'Bearer realm="local"'
+def _unauthorized(
+    description: str | None = None, error: str = "invalid_token", scheme: str = "Bearer"
+) -> Answer:
+    challenge = f'{scheme} realm="local"'
     if description is not None:
         # RFC 6750 3: no quote, backslash or control character in error_description.
         description = re.sub(r"[^ !#-\[\]-~]", "'", description)
-        challenge += f', error="invalid_token", error_description="{description}"'
+        challenge += f', error="{error}", error_description="{description}"'
     return json_answer(401, {}, ("WWW-Authenticate", challenge))
 
 

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 ALL = [*PAGES, ROOT / "CHANGELOG.md"]
 
-RUN = {"python", "output"}
+RUN = {"python", "output", "toml"}
 ONLY_SHOWN = {"console", "text"}
 DIRECTIVES = {"{eval-rst}", "{glossary}", "{toctree}"}
 

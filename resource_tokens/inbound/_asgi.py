@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
+from resource_tokens.exceptions import TokenRefusedError
 from resource_tokens.oauth.inbound_tokens import InboundToken
-from resource_tokens.oauth.refused import TokenRefusedError
 
 __all__ = [
     "ASGIApp",
@@ -37,24 +38,12 @@ def parts_of(scope: Scope) -> Parts:
     Headers, method, target and client certificate of a request.
     """
     # ASGI: `raw_path` is optional, `path` is decoded. Behind `root_path` both have it.
-    path = scope.get("raw_path") or quote(scope["path"]).encode()
+    path = scope.get("raw_path") or quote(scope["path"], _PLAIN).encode()
     target = path.partition(b"?")[0] + b"?" + scope.get("query_string", b"")
     # The TLS extension of ASGI: PEM, the client's own first.
     chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain") or [None]
     headers = scope.get("headers", ())
     return headers, scope.get("method", "GET"), target.decode("latin-1"), chain[0]
-
-
-class Gate(Protocol):
-    """
-    What the middleware needs of a `RequireToken`.
-    """
-
-    async def __call__(self, scope: Scope) -> InboundToken:
-        """
-        The token of a request.
-        """
-        ...
 
 
 class TokenMiddleware:
@@ -71,7 +60,7 @@ class TokenMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        token_of: Gate,
+        token_of: Callable[[Scope], Awaitable[InboundToken]],
         public: Collection[str],
         metadata: Callable[[str], dict[str, Any] | None],
     ) -> None:
@@ -134,19 +123,27 @@ async def _answer(
 
 class DependencySignature:
     """
-    The signature by which FastAPI hands its connection to a dependency: of the objects of a class,
-    and not of the class itself.
+    The signature by which FastAPI hands its connection to a dependency, and the scopes of
+    `Security(require, scopes=[...])`: of the objects of a class, and not of the class itself.
     """
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
+        if instance is None:
+            raise AttributeError("__signature__")
         try:
             from starlette.requests import HTTPConnection
         except ModuleNotFoundError:
-            instance = None
-        if instance is None:
-            raise AttributeError("__signature__")
+            # Then it is that of `__call__`.
+            raise AttributeError("__signature__") from None
+        wanted: dict[str, Any] = {"connection": HTTPConnection}
+        with suppress(ModuleNotFoundError):
+            from fastapi.security import SecurityScopes
+
+            wanted["security_scopes"] = SecurityScopes
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter("connection", kind, annotation=HTTPConnection)])
+        return inspect.Signature(
+            [inspect.Parameter(name, kind, annotation=found) for name, found in wanted.items()]
+        )
 
 
 def http_exception(refused: TokenRefusedError) -> Exception:
@@ -159,3 +156,7 @@ def http_exception(refused: TokenRefusedError) -> Exception:
     for name, value in refused.headers:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return HTTPException(refused.status, str(refused), headers)
+
+
+# RFC 3986 3.3: what a path may hold as it is.
+_PLAIN = "/:@!$&'()*+,;=~"

@@ -5,7 +5,8 @@ Opaque tokens: what their issuer says of them, kept for a short while (RFC 7662)
    Until then it is not noticed that the token was revoked.
 2. That a token is not active is believed for five seconds.
 3. Requests with the same token at the same time ask once.
-4. Tokens are kept as digests.
+4. Tokens are kept as digests, and those that are not active apart: whoever sends made-up ones does
+   not push out the others.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Introspection:
         self._wall_clock = wall_clock
         self._flights = SingleFlight()
         self._lock = SafeLock()
-        self._said: LRUCache[bytes, _Said] = LRUCache(_MAX_KEPT)  # guarded by _lock
+        # Both guarded by _lock.
+        self._active: LRUCache[bytes, _Said] = LRUCache(_MAX_KEPT)
+        self._inactive: LRUCache[bytes, _Said] = LRUCache(_MAX_KEPT)
 
     async def members(self, token: Secret, io: IO) -> Members | None:
         """
@@ -98,7 +101,7 @@ class Introspection:
 
     def _known(self, key: bytes) -> _Said | None:
         with self._lock:
-            said = self._said.get(key)
+            said = self._active.get(key) or self._inactive.get(key)
         return said if said is not None and self._clock() < said.until else None
 
     async def _ask(self, key: bytes, token: Secret, io: IO) -> _Said:
@@ -120,17 +123,17 @@ class Introspection:
             lasts = min(lasts, expires_at - now)
         said = _Said(members, asked_at + lasts)
         with self._lock:
-            self._said[key] = said
+            self._active.pop(key, None)
+            (self._inactive if members is None else self._active)[key] = said
         return said
 
     async def _where(self, io: IO) -> tuple[str | None, Reach]:
         if self._endpoint is not None:
             return self._endpoint, Reach.LINK_LOCAL
-        published = self._issuer.at_hand() or await self._issuer.published(io)
-        if published.metadata is None:
-            return None, Reach.LINK_LOCAL
-        endpoint = published.metadata.endpoint("introspection_endpoint", self._client_auth.method)
-        return endpoint, published.metadata.reach_for(endpoint or str(published.metadata.issuer))
+        metadata = (self._issuer.at_hand() or await self._issuer.published(io)).metadata
+        method = self._client_auth.method
+        endpoint = None if metadata is None else metadata.endpoint("introspection_endpoint", method)
+        return endpoint, metadata.reach_for(endpoint) if metadata and endpoint else Reach.PUBLIC
 
 
 BELIEVED_FOR = 60.0

@@ -104,16 +104,16 @@ class Issuer:
 
     async def published(self, io: IO) -> Published:
         """
-        What is published.
+        What is published, where nothing is at hand.
 
         Raises:
             Refusal: If that is not known, and cannot be read now.
         """
         published, now = self._published, self._clock()
         age = _LONGEST if published is None else now - published.read_at
-        if age >= _LONGEST or (age >= _STALE and not self._failure):
+        if published is None or age >= _LONGEST or (age >= _STALE and not self._failure):
             await self._refresh(published, io)
-        elif published is not None and age >= _FRESH:
+        else:
             self._refresh_ahead(published)
         published = self._published
         if published is None or self._clock() >= published.read_at + _LONGEST:
@@ -195,7 +195,8 @@ class Issuer:
         keys = PublishedKeys(document, self._algorithms, self._typ)
         if not keys and not self._keyless:
             raise ValueError(
-                f"the issuer {self.server.name!r} publishes no key that can be used (at {url})"
+                f"the issuer {self.server.name!r} publishes no key that can be used"
+                f"{'; its metadata names no usable jwks_uri' if url is None else f' at {url}'}"
             )
         return Published(keys, metadata, body, self._clock())
 

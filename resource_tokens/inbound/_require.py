@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens.cache import steady_clock
 from resource_tokens.events import Events, TokenEvent
-from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.exceptions import ConfigurationError, TokenRefusedError
 from resource_tokens.inbound._arguments import (
     checked_algorithms,
     checked_audience,
@@ -43,11 +43,12 @@ from resource_tokens.oauth.messages import quoted
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.presented import Headers, Presented, presented
 from resource_tokens.oauth.published_keys import ALGORITHMS
-from resource_tokens.oauth.refused import TokenRefusedError, refused
+from resource_tokens.oauth.refused import refused
 from resource_tokens.oauth.sources import TextSource
 from resource_tokens.resources import parse_scopes
 
 if TYPE_CHECKING:
+    from fastapi.security import SecurityScopes
     from starlette.requests import HTTPConnection
 
 __all__ = ["RequireToken"]
@@ -57,7 +58,8 @@ class RequireToken:
     """
     Lets a request in only with an access token that one issuer has issued for this API.
 
-    It is a dependency of FastAPI, `Depends(require)`; in a Starlette endpoint, `await
+    It is a dependency of FastAPI, `Depends(require)` or `Security(require, scopes=[...])`; in a
+    Starlette endpoint, `await
     require(request)` does the same. `middleware` puts it around any ASGI application, `verify` and
     `averify` are for everything else. One object serves threads, asyncio and trio at the same time.
 
@@ -170,6 +172,8 @@ class RequireToken:
         """
         A light view that needs these scopes as well. It shares everything else.
         """
+        if not scopes:
+            return self
         view = copy.copy(self)
         view._scopes |= parse_scopes(" ".join(scopes))  # noqa: SLF001 - it is one of ours
         self._check.scopes |= view._scopes  # noqa: SLF001
@@ -217,15 +221,22 @@ class RequireToken:
         del headers, url
         return await self._let_in(request, self._async_io)
 
-    async def __call__(self, connection: HTTPConnection) -> InboundToken:
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes | None = None
+    ) -> InboundToken:
         """
         The token of a request of Starlette or FastAPI.
+
+        Args:
+            connection: The request.
+            security_scopes: Scopes that it needs as well, from FastAPI.
 
         Raises:
             starlette.exceptions.HTTPException: If it is not to be let in.
         """
+        more = () if security_scopes is None else security_scopes.scopes
         try:
-            return await self._token_of(connection.scope)
+            return await self.with_scopes(*more)._token_of(connection.scope)  # noqa: SLF001
         except TokenRefusedError as error:
             failure = error
         raise http_exception(failure)
@@ -279,24 +290,25 @@ class RequireToken:
     def _presented(
         self, headers: Headers, method: str, url: str, certificate: str | bytes | None
     ) -> Presented:
-        target = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", "", url).partition("#")[0]
-        target = target if target.startswith("/") else f"/{target}"
+        target = url if url.startswith("/") else f"/{_BEFORE_PATH.sub('', url).removeprefix('/')}"
         return presented(headers, method, target, certificate, self._certificate_header)
 
     async def _token_of(self, scope: Scope) -> InboundToken:
-        # A request is looked at once, whatever asks how often: a proof is good once.
-        known: dict[Check, InboundToken] = scope.setdefault("resource_tokens.inbound", {})
+        # What a request presents is looked at once, however often it is asked for: a proof is
+        # good once. A copy of the scope with other headers presents something else.
+        known: _Known = scope.setdefault("resource_tokens.inbound", {})
         request = self._presented(*parts_of(scope))
         return await self._let_in(request, self._async_io, known)
 
     async def _let_in(
-        self, request: Presented, io: IO, known: dict[Check, InboundToken] | None = None
+        self, request: Presented, io: IO, known: _Known | None = None
     ) -> InboundToken:
-        known = {} if known is None else known
         try:
-            token = known.get(self._check)
+            token = None if known is None else known.get((self._check, request))
             if token is None:
-                token = known[self._check] = await self._check.token(request, io)
+                token = await self._check.token(request, io)
+            if known is not None:
+                known[self._check, request] = token
             missing = self._scopes - token.scopes
             if missing:
                 raise Refusal(
@@ -334,3 +346,7 @@ class RequireToken:
     def __repr__(self) -> str:
         expected = self._check.expected
         return f"RequireToken(issuer={expected.issuer!r}, audience={expected.audience!r})"
+
+
+_Known = dict[tuple[Check, Presented], InboundToken]
+_BEFORE_PATH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")

@@ -39,7 +39,7 @@ class ProofKey:
         ConfigurationError: If a key that was given cannot be used.
     """
 
-    __slots__ = ("_algorithm", "_lock", "_signer")
+    __slots__ = ("_algorithm", "_lock", "_signer", "lasting")
 
     def __init__(
         self,
@@ -51,6 +51,8 @@ class ProofKey:
         if algorithm not in {None, "ES256", "EdDSA"}:
             raise ConfigurationError(f"algorithm={algorithm!r}: use 'ES256' or 'EdDSA'.")
         self._algorithm = algorithm
+        # Whether it is there in another process as well.
+        self.lasting = key is not None
         self._lock = SafeLock()
         self._signer: Signer | None = None  # written under _lock
         if key is not None:

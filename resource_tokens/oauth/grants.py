@@ -73,11 +73,12 @@ class Grant(ABC):
        token is refused, the refresh token next to it has replaced the one that was sent.
        `settle` of the module `token_endpoint` does that.
     4. `fail` with whatever went wrong once a byte of the request may have left.
+    5. `end`, in any case, once nothing more is sent. Between 1 and 5 all is done by one thread.
 
-    `begin` and `accept` can block, as they call the user's code. For a grant that is `exclusive`,
-    only one request at a time is between steps 1 and 4, whatever resource it is for. It is not
-    sent a second time without step 1, and it is not cancelled along with whoever waits for it, as
-    what it would have brought is then lost.
+    `begin`, `accept`, `fail` and `end` can block, as they call the user's code. For a grant that
+    is `exclusive`, only one request at a time is between steps 1 and 5, whatever resource it is
+    for. It is not sent a second time without step 1, and it is not cancelled along with whoever
+    waits for it, as what it would have brought is then lost.
 
     Attributes:
         grant_type: The parameter of this name (RFC 6749 1.3, 4.5).
@@ -189,6 +190,11 @@ class Grant(ABC):
         Args:
             error: What is raised for it.
             sent: The secrets of the request.
+        """
+
+    def end(self) -> None:  # noqa: B027 - most grants have no state
+        """
+        Nothing more is sent; what `accept` or `fail` have not been told of was never sent at all.
         """
 
 

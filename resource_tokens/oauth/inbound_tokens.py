@@ -117,6 +117,10 @@ def judged(
         Refusal: If it is for somebody else, from somebody else, or not good at this time.
     """
     said = claims_in(claims)
+    # Hydra says of a refresh token too that it is active, and for what; Cognito's ID tokens have
+    # the `typ` of its access tokens. Both say here what it is.
+    if claims.get("token_use", "access") not in ("access", "access_token"):
+        raise Refusal("The token is no access token (token_use).")
     # RFC 9068 4: the issuer "MUST exactly match the value of the "iss" claim".
     if said.issuer != expected.issuer:
         raise Refusal(

@@ -8,14 +8,12 @@ that is worth knowing before the token is shown to anybody. So it is with an ass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Claims", "claims_in", "claims_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """
     What a JWT says of itself.
 
@@ -26,6 +24,9 @@ class Claims:
         issuer: `iss`; empty if it is absent or malformed.
         subject: `sub`, likewise.
         not_before: `nbf`, as `iat`.
+        key_thumbprint: The `jkt` of the key it is bound to (RFC 9449 6.1); `None` if it is to none,
+            empty if it is malformed.
+        certificate_thumbprint: Likewise the `x5t#S256` of a certificate (RFC 8705 3.1).
     """
 
     audience: tuple[str, ...]
@@ -34,6 +35,8 @@ class Claims:
     issuer: str = ""
     subject: str = ""
     not_before: float | None = None
+    key_thumbprint: str | None = None
+    certificate_thumbprint: str | None = None
 
 
 def claims_of(token: str) -> Claims | None:
@@ -63,6 +66,8 @@ def claims_in(claims: Mapping[str, Any]) -> Claims:
         _text(claims, "iss"),
         _text(claims, "sub"),
         _date(claims, "nbf"),
+        _confirmed(claims, "jkt"),
+        _confirmed(claims, "x5t#S256"),
     )
 
 
@@ -76,6 +81,13 @@ def _audience(value: object) -> tuple[str, ...]:
 def _text(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _confirmed(claims: Mapping[str, Any], name: str) -> str | None:
+    confirmation = claims.get("cnf")
+    if not isinstance(confirmation, Mapping) or name not in confirmation:
+        return None
+    return _text(confirmation, name)
 
 
 def _date(claims: Mapping[str, Any], name: str) -> float | None:

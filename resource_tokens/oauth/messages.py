@@ -21,7 +21,10 @@ __all__ = [
     "HTTPAnswer",
     "HTTPRequest",
     "Members",
+    "date_in",
+    "date_of",
     "json_object",
+    "origin_of",
     "quoted",
     "refused_redirect",
     "retry_after",
@@ -44,7 +47,8 @@ class ClientCertificate(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
     """
-    What to send. `headers` and `body` can hold credentials and stay out of `repr`.
+    What to send. `headers`, `body` and the query of `url` can hold credentials and stay out of
+    `repr`.
 
     Attributes:
         secrets: What must not show up in any message, even if the server sends it back.
@@ -54,11 +58,14 @@ class HTTPRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    body: bytes = b""
     secrets: tuple[Secret, ...] = ()
     certificate: ClientCertificate | None = None
     reach: Reach = Reach.LINK_LOCAL
+
+    def __repr__(self) -> str:
+        return f"HTTPRequest({self.method} {self.url.partition('?')[0]!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +129,36 @@ def retry_after(answer: HTTPAnswer, now: float) -> float | None:
     # RFC 9110 10.2.3: "Retry-After = HTTP-date / delay-seconds".
     if re.fullmatch(r"[0-9]{1,10}", value, re.ASCII):
         return float(value)
-    until = _date(value)
+    until = date_in(value)
     # By the server's own clock, where it says what time it is there.
-    date = _date(answer.headers.get("date", ""))
+    date = date_of(answer)
     return None if until is None else max(0.0, until - (now if date is None else date))
 
 
-def _date(value: str) -> float | None:
+def date_of(answer: HTTPAnswer) -> float | None:
+    """
+    What time it was at the server, in seconds since the epoch (RFC 9110 6.6.1); `None` if it does
+    not say.
+    """
+    return date_in(answer.headers.get("date", ""))
+
+
+def date_in(value: str) -> float | None:
+    """
+    The date in a header (RFC 9110 5.6.7), in seconds since the epoch; `None` if there is none.
+    """
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+
+
+def origin_of(url: str) -> str:
+    """
+    The origin of a URL (RFC 6454 4), as it is spelled there.
+    """
+    return "/".join(url.split("/", 3)[:3])
 
 
 def refused_redirect(answer: HTTPAnswer, what: str, resource: str) -> TokenRequestError:

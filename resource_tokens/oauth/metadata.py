@@ -9,7 +9,7 @@ import re
 import ssl
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
@@ -90,10 +90,10 @@ class AuthorizationServer:
     token_endpoint: str | None = None
     dialect: DialectOrName = RFC8707  # type: ignore[assignment]  # pyright: ignore
     verify: bool | str | ssl.SSLContext = True
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     timeout: timedelta = timedelta(seconds=10)
     trust_env: bool = False
-    headers: Mapping[str, str] | tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    headers: Mapping[str, str] | tuple[tuple[str, Secret], ...] = ()
     uds: str | os.PathLike[str] | None = None
     transport: Transport | None = None
 
@@ -107,7 +107,7 @@ class AuthorizationServer:
             # RFC 8414 2: an https URL "that has no query or fragment components".
             if "?" in self.issuer or "#" in self.issuer or url.userinfo:
                 raise ConfigurationError(
-                    f"The issuer {self.issuer!r} has a query, fragment or userinfo. RFC 8414 "
+                    f"The issuer {display_url(url)!r} has a query, fragment or userinfo. RFC 8414 "
                     "allows none."
                 )
         if self.token_endpoint is not None:
@@ -115,7 +115,7 @@ class AuthorizationServer:
             # RFC 6749 3.2: "The endpoint URI MUST NOT include a fragment component."
             if "#" in self.token_endpoint or url.userinfo:
                 raise ConfigurationError(
-                    f"The token endpoint {self.token_endpoint!r} has a fragment or userinfo."
+                    f"The token endpoint {display_url(url)!r} has a fragment or userinfo."
                 )
         if self.proxy is not None:
             _check_proxy(self.proxy)
@@ -137,6 +137,15 @@ class AuthorizationServer:
                 stacklevel=3,
             )
 
+    def __repr__(self) -> str:
+        # The query of a token endpoint can hold a key.
+        named = {"issuer": self.issuer}
+        if self.token_endpoint is not None:
+            named["token_endpoint"] = display_url(http.URL(self.token_endpoint))
+        named["dialect"] = self.dialect.name
+        shown = (f"{name}={value!r}" for name, value in named.items() if value is not None)
+        return f"AuthorizationServer({', '.join(shown)})"
+
     @property
     def name(self) -> str:
         """
@@ -152,12 +161,12 @@ class AuthorizationServer:
             url = None
         if url is None or not _names_a_host(url):
             raise ConfigurationError(
-                f"The {what} {value!r} is no URL like 'https://login.example.com'."
+                f"The {what} {_without_secrets(value)!r} is no URL like 'https://login.example.com'."
             )
         if not _is_secure(url, self):
             raise ConfigurationError(
-                f"The {what} {value!r} is not https. Credentials go there: use https, or a "
-                "loopback address such as 127.0.0.1 for tests."
+                f"The {what} {display_url(url)!r} is not https. Credentials go there: use https, "
+                "or a loopback address such as 127.0.0.1 for tests."
             )
         return url
 
@@ -410,6 +419,15 @@ def _literal_reach(url: Any) -> Reach:
         return reach_of(url.raw_host.decode("ascii"))
     except ValueError:
         return Reach.PUBLIC
+
+
+def _without_secrets(value: object) -> object:
+    """
+    What was given for a URL, without what can be a password or a key in one.
+    """
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"//[^/]*@", "//", value.partition("?")[0])
 
 
 def _is_secure(url: Any, server: AuthorizationServer) -> bool:

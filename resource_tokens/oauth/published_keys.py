@@ -5,8 +5,8 @@ PyJWT verifies. What is here decides with which key, as that is where forged tok
 key that the token itself brings along, by the name of another algorithm, by an extension that
 nobody looked at.
 
-PyJWT and cryptography take longer to import than all the rest, so whoever needs this module
-imports it late.
+PyJWT and cryptography take longer to import than all the rest, so nothing that comes with `import
+resource_tokens` needs this module.
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ class PublishedKeys:
         key, algorithm = self._key_for(encoded) if known is None else known
         claims = verified(token, key, algorithm)
         if claims is None:
-            raise Refusal("The token is not signed by its issuer, or holds no claims.")
+            # One that does not say which key is meant may be signed with a newer one.
+            named = "kid" in (header_in(encoded) or ())
+            raise (Refusal if named else UnknownKey)(
+                "The token is not signed by its issuer, or holds no claims."
+            )
         if known is None:
             if len(self._known) >= _MAX_HEADERS:
                 self._known.clear()

@@ -7,40 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from resource_tokens.exceptions import ResourceTokensError
+from resource_tokens.exceptions import TokenRefusedError
 from resource_tokens.oauth.inbound_tokens import Refusal
 from resource_tokens.oauth.presented import Presented
 
-__all__ = ["TokenRefusedError", "refused"]
-
-
-class TokenRefusedError(ResourceTokensError):
-    """
-    A request came without a token that is good here. Answer it with `status` and `headers`, and do
-    nothing for it.
-
-    Its text says what is wrong with the token, and may be shown to whoever sent it. It holds no
-    token.
-
-    Attributes:
-        status: 401, 403 where scopes are missing, 400 where nobody can say which token is meant,
-            503 where the issuer could not be asked.
-        error: The code of RFC 6750 3.1 or RFC 9449 7.1; empty if there is none, as where there
-            was no token.
-        headers: Names and values for the answer, the challenges among them.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        status: int = 401,
-        error: str = "",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        super().__init__(message, status, error, headers)
-        self.status = status
-        self.error = error
-        self.headers = headers
+__all__ = ["refused"]
 
 
 def refused(

@@ -81,6 +81,12 @@ def registered() -> list[ClientConfig]:
             "tls_client_auth_san_dns": TLS_NAME,
         },
         {
+            "client_id": "bound tls_client_auth",
+            "token_endpoint_auth_method": "tls_client_auth",
+            "tls_client_auth_san_dns": TLS_NAME,
+            "tls_client_certificate_bound_access_tokens": True,
+        },
+        {
             "client_id": "self_signed_tls_client_auth",
             "token_endpoint_auth_method": "self_signed_tls_client_auth",
             "jwks": {"keys": [_certified_jwk()]},

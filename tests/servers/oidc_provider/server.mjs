@@ -5,7 +5,7 @@
 // The first line on stdin is the configuration, as JSON (see `Config` in __init__.py).
 // The one line on stdout says where the server listens. It ends when stdin does.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
 import { createRequire } from 'node:module';
@@ -121,7 +121,8 @@ function signingKeys({ resources = {} }) {
   }));
 }
 
-function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 600 }, keys) {
+function providerConfiguration(config, keys) {
+  const { clients, dpop, resources = {}, token_ttl: tokenTtl = 600 } = config;
   const ttl = (ctx, token) => token.resourceServer?.accessTokenTTL ?? tokenTtl;
 
   return {
@@ -149,8 +150,14 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
+      dPoP: {
+        enabled: true,
+        nonceSecret: randomBytes(32),
+        requireNonce: () => dpop === 'nonces',
+      },
       introspection: { enabled: true, allowedPolicy: () => true },
       mTLS: {
+        certificateBoundAccessTokens: true,
         enabled: true,
         tlsClientAuth: true,
         selfSignedTlsClientAuth: true,
@@ -225,8 +232,8 @@ function recordTokenRequests(provider, ledger) {
     }
     // Entered on arrival, so that the order is that of the requests and not of the answers.
     const entry = {
-      issuer: provider.issuer, form: {}, method: 'none', assertion: null, client_id: null,
-      status: null, error: null, error_description: null,
+      issuer: provider.issuer, form: {}, method: 'none', assertion: null, proof: null,
+      client_id: null, status: null, error: null, error_description: null,
     };
     ledger.push(entry);
     entries.set(ctx, entry);
@@ -245,7 +252,7 @@ function recordTokenRequests(provider, ledger) {
 }
 
 // What a user's consent in a browser would have led to.
-async function refreshToken(provider, { client_id: clientId, resources }) {
+async function refreshToken(provider, { client_id: clientId, resources, jkt }) {
   const accountId = 'alice';
   const grant = new provider.Grant({ accountId, clientId });
   for (const [resource, scope] of Object.entries(resources)) {
@@ -256,6 +263,7 @@ async function refreshToken(provider, { client_id: clientId, resources }) {
     client: await provider.Client.find(clientId),
     grantId: await grant.save(),
     gty: 'authorization_code',
+    jkt,
     resource: Object.keys(resources),
     scope: Object.values(resources).join(' '),
   }).save();
@@ -273,6 +281,7 @@ function tokenRequest(ctx) {
     ),
     method: methodOf(ctx, authorization, body, assertion),
     assertion,
+    proof: decodedAssertion(ctx.get('dpop')),
     client_id: ctx.oidc.client?.clientId ?? body.client_id ?? basicUser(authorization) ?? null,
     status: ctx.status,
   };
