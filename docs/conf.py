@@ -48,7 +48,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.
-    (r"py:.*", r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|_LocalServer)"),
+    (
+        r"py:.*",
+        r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|TokenRequest|_LocalServer)",
+    ),
     (r"py:.*", r".*PrivateKeyObject"),
 ]
 

@@ -218,7 +218,7 @@ class Subjects:
     def _exchange_for(self, usual: TokenRequest) -> Exchange:
         if usual.resource.exchange is not None:
             return usual.resource.exchange
-        elsewhere = usual.resource.server is not None or usual.discovered_from is not None
+        elsewhere = usual.resource.server is not None or usual.server != self._own[0]
         if elsewhere or self._exchange is None:
             return usual.server.dialect.exchange
         return self._exchange

@@ -201,9 +201,13 @@ class ResourceTokenAuth(_Auth):
         Raises:
             ConfigurationError: If it is something else, such as a token of this service's own.
         """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
         view = object.__new__(OnBehalfOf)
         view.__dict__.update(self.__dict__)
-        view.cache = self.cache.on_behalf_of(subject)
+        view.cache = self.cache.on_behalf_of(found)
         view._entered = None
         return view
 

@@ -167,10 +167,17 @@ class TokenCache:
 
         Args:
             subject: As for `ResourceTokenAuth.on_behalf_of`.
+
+        Raises:
+            ConfigurationError: If it is something else.
         """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view._subject = SubjectToken.of(subject)
+        view._subject = found
         return view
 
     def get(
@@ -249,7 +256,8 @@ class TokenCache:
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
-        Drop the cached tokens of a resource, whatever their scopes; of all resources by default.
+        Drop the cached tokens of a resource, whatever their scopes and on whosever behalf; of all
+        resources by default.
 
         A refusal that is remembered is forgotten as well, so that the next call asks again.
 

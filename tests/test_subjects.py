@@ -14,9 +14,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
-import httpx2
 import pytest
 
+from benchmarks.virtual import EPOCH
+from benchmarks.virtual import World as SharedWorld
 from resource_tokens import (
     AsyncEgressGuard,
     AudienceMismatchError,
@@ -37,15 +38,12 @@ from resource_tokens import (
 from resource_tokens._recently_used import RecentlyUsed
 from resource_tokens.oauth.dialects import Dialect
 from resource_tokens.stores import MemoryTokenStore
+from resource_tokens.tokens import CachedToken
 from tests.conftest import BILLING, ORDERS, Caller, Clock, World
+from tests.test_oidc_provider import BOTH
 from tests.test_on_behalf_of import required, subjects_seen, user
+from tests.test_tokens import asked
 
-BOTH = pytest.mark.parametrize(
-    "caller",
-    [(httpx2, "sync"), (httpx, "asyncio")],
-    ids=["httpx2-sync", "httpx-asyncio"],
-    indirect=True,
-)
 ISSUER, PARTNER = "https://login.example.com", "https://partner.example.net"
 API, PARTNER_API = "https://api.example.com/", "https://api.example.net/"
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
@@ -392,6 +390,27 @@ def test_a_chain_of_two_issuers() -> None:
     assert [{**expected, "assertion": f"token-{n}"} for n in (1, 1, 4)] == [second, third, fifth]
 
 
+def test_an_actor_who_changes_in_a_chain(tmp_path: Path) -> None:
+    """
+    Looked at as often as anywhere else; another actor is another assertion, and another token.
+    """
+    file = tmp_path / "actor"
+    file.write_text("actor-1")
+    first = TokenExchange(
+        requested_token_type="id-jag", actor_token=file, actor_token_type="access_token"
+    )
+    chain = Chain(first)
+    alice = chain.user("alice")
+    chain.answer(JAG, {}, JAG, {})
+    chain.get(alice, PARTNER_API)
+    file.write_text("actor-2")
+    chain.advance(6)
+    chain.get(alice, PARTNER_API)
+
+    actors = [sent["actor_token"] for sent in chain.sent if "actor_token" in sent]
+    assert (["actor-1", "actor-2"], 4) == (actors, len(chain.sent))
+
+
 def test_an_assertion_is_kept_for_one_user_and_one_server() -> None:
     """
     RIDJAG-4: shared by the scopes of one user, and by nobody else.
@@ -478,6 +497,23 @@ def test_identity_chaining_without_a_type() -> None:
 
     assert "requested_token_type" not in chain.sent[0]
     assert "token-1" == chain.sent[1]["assertion"]
+
+
+def test_a_refresh_token_in_an_exchange_is_ignored() -> None:
+    """
+    RCHAIN-2, RIDJAG-3: neither at the first server nor at the second is one used or kept.
+    """
+    chain = Chain()
+    alice = chain.user("alice")
+    chain.answer({**JAG, "refresh_token": "r1"}, {"expires_in": 60, "refresh_token": "r2"})
+    chain.get(alice, PARTNER_API)
+    chain.advance(400)
+    chain.answer(JAG)
+    chain.get(alice, PARTNER_API)
+
+    exchange, bearer = TokenExchange.grant_type, JwtBearer.grant_type
+    assert [exchange, bearer] * 2 == [sent["grant_type"] for sent in chain.sent]
+    assert "refresh_token_rotated" not in [event.name for event in chain.events]
 
 
 def test_an_assertion_is_shown_to_no_api() -> None:
@@ -872,3 +908,28 @@ def test_a_credential_that_is_replaced_is_seen_by_views(tmp_path: Path) -> None:
         auth.on_behalf_of(alice).token_for(API)
 
     assert 2 == len(bench.sent)
+
+
+def test_a_shared_store_keeps_to_the_end_of_the_subject_token() -> None:
+    """
+    R8693-8: another process finds the token, presents it to the end and does not refresh it ahead;
+    nor does it ask when that is over.
+    """
+    world = SharedWorld()
+    grant = TokenExchange().on_behalf_of(
+        SubjectToken("alice", expires_at=datetime.fromtimestamp(EPOCH + 600, UTC))
+    )
+    request = asked(grant=grant, server=AuthorizationServer(token_endpoint="https://x.test/token"))
+    first, second = world.worker(), world.worker()
+    got: list[CachedToken] = []
+    world.time.start(lambda: got.append(first.get(request)))
+    world.time.run()
+    for after in (200.0, 400.0, 590.0):
+        world.time.at(after, lambda: got.append(second.get(request)))
+    world.time.run()
+
+    assert ["token-1"] * 4 == [cached.token.reveal() for cached in got]
+    assert {1600.0} == {round(cached.freshness.hard_at, 2) for cached in got}
+    assert 1 == len(world.asked)
+    with pytest.raises(TokenRequestError, match="has expired"):
+        request.message("https://x.test/token", EPOCH + 600)

@@ -67,25 +67,21 @@ class SubjectToken:
         self._hash = hash(self._parts)
 
     @classmethod
-    def of(cls, given: SubjectToken | InboundToken) -> SubjectToken:
+    def of(cls, given: SubjectToken | InboundToken) -> SubjectToken | ConfigurationError:
         """
-        What `auth.on_behalf_of` is given.
-
-        Raises:
-            ConfigurationError: If it is something else.
+        What `auth.on_behalf_of` is given; or what is wrong with it, to be raised where it is no
+        variable any more: it can be a token, and reporters of errors show those.
         """
         if isinstance(given, SubjectToken):
             return given
-        if isinstance(given, InboundToken):
-            made = object.__new__(cls)
-            ends = given.expires_at.timestamp()
-            made._parts = (given.subject_token(), ends, given.issuer, given.subject)
-            made._hash = hash(made._parts)
-            return made
-        kind = type(given)
-        # Neither shown nor kept in this frame: it can be a token.
-        del given
-        raise ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__))
+        if not isinstance(given, InboundToken):
+            kind = type(given)
+            return ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__))
+        made = object.__new__(cls)
+        ends = given.expires_at.timestamp()
+        made._parts = (given.subject_token(), ends, given.issuer, given.subject)
+        made._hash = hash(made._parts)
+        return made
 
     @property
     def token(self) -> Secret:
