@@ -47,13 +47,12 @@ from resource_tokens import (
     TokenEvent,
     TokenRequestError,
 )
-from resource_tokens._sealing import new_key
 from resource_tokens.cli.explain import explain
 from resource_tokens.redis import RedisTokenStore
 from resource_tokens.settings import Settings, environment, model
 from resource_tokens.settings.file import load, read
 from resource_tokens.settings.problems import Lines, key_text
-from resource_tokens.stores import MemoryTokenStore
+from resource_tokens.stores import MemoryTokenStore, new_key
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, World
 from tests.servers.tls import authority
