@@ -89,12 +89,14 @@ class Acquirer:
         self._closed = False
         self._lock = SafeLock()
         clock = surroundings.clock
+        # As many as there can be tokens: what is forgotten here is done again.
+        bound = max(1024, memory.maxsize)
         # All guarded by _lock.
-        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(1024)
-        self._forced: TTLCache[TokenKey, bool] = TTLCache(1024, _FORCED_INTERVAL, timer=clock)
+        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(bound)
+        self._forced: TTLCache[TokenKey, bool] = TTLCache(bound, _FORCED_INTERVAL, timer=clock)
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
-        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(1024)
+        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
         # What the tokens that are kept were asked for with.
         self._asked: LRUCache[TokenKey, TokenRequest] = LRUCache(memory.maxsize)
         # How often `forget` was called, for all resources and for each.
@@ -111,7 +113,12 @@ class Acquirer:
         now = self._now(cached)
         if now + min_ttl >= cached.freshness.hard_at:
             return None
-        if self._sharing is not None and not self._is_current(request, self._sharing):
+        sharing = self._sharing
+        if (
+            sharing is not None
+            and now >= sharing.quiet_until
+            and not self._is_current(request, sharing)
+        ):
             return None
         if now >= cached.freshness.soft_at:
             if self._events.observer is not None:
@@ -139,7 +146,7 @@ class Acquirer:
             nonlocal asked
             asked += 1
             return await self._fetch(
-                request, io, "token_issued", lambda other: self._lives_for(other, min_ttl)
+                request, io, "token_issued", lambda other: self.lives_for(other, min_ttl)
             )
 
         while True:
@@ -159,7 +166,7 @@ class Acquirer:
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:
                 raise _too_short(request, fetched, min_ttl)
-            if fetched is not None and self._lives_for(fetched, min_ttl):
+            if fetched is not None and self.lives_for(fetched, min_ttl):
                 return fetched
             if fetched is not None and asked == _ENOUGH:
                 raise _too_slow(request, min_ttl)
@@ -176,7 +183,7 @@ class Acquirer:
             current = self._memory.load(request.key)
             if (
                 current is not None
-                and self._lives_for(current)
+                and self.lives_for(current)
                 and not current.token.same_as(rejected)
             ):
                 return current
@@ -188,7 +195,7 @@ class Acquirer:
                 request,
                 io,
                 "token_refreshed",
-                lambda other: self._lives_for(other) and not other.token.same_as(rejected),
+                lambda other: self.lives_for(other) and not other.token.same_as(rejected),
             )
 
         try:
@@ -197,7 +204,7 @@ class Acquirer:
             )
         except (TokenRequestError, AudienceMismatchError):
             return None
-        if renewed is None or renewed.token.same_as(rejected) or not self._lives_for(renewed):
+        if renewed is None or renewed.token.same_as(rejected) or not self.lives_for(renewed):
             return None
         return renewed
 
@@ -268,7 +275,10 @@ class Acquirer:
     def _now(self, cached: CachedToken) -> float:
         return cached.freshness.now(self._in.clock(), self._in.wall_clock())
 
-    def _lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+    def lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+        """
+        Whether a token can be presented for so many seconds more.
+        """
         return self._now(cached) + seconds < cached.freshness.hard_at
 
     def _is_fresh(self, cached: CachedToken) -> bool:
@@ -395,6 +405,8 @@ class Acquirer:
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        if visit is not None and visit.has_to_wait:
+            return None
         first = request.grant.first
         if first is None:
             return await self._ask_in_turn(request, io, visit, ahead=ahead)

@@ -32,7 +32,7 @@ from resource_tokens._destinations import display_url
 from resource_tokens._httpx import http
 from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
-from resource_tokens._proofs import PROOF_REFUSED, Prover
+from resource_tokens._proofs import PROOF_REFUSED, Prover, Terms
 from resource_tokens._single_flight import SingleFlight
 from resource_tokens._turns import Turn, Turns
 from resource_tokens.egress import Bindings
@@ -285,14 +285,17 @@ class Asker:
 
         exchange = await self._send(message_at, request, io, patient)
         if key is not None:
-            answer, error = exchange.answer, _proof_error(exchange.answer)
-            why = self._prover.heed(server, terms, answer.headers, error)
+            why = self._heed_proofs(server, terms, exchange.answer)
             if why:
-                self._report(request, "token_request_retried", why)
+                self._report(request, "proof_renewed", why)
                 terms = self._prover.terms(server)
                 exchange = await self._send(message_at, request, io, patient)
-                self._prover.heed(server, terms, exchange.answer.headers)
+                self._heed_proofs(server, terms, exchange.answer)
         return exchange
+
+    def _heed_proofs(self, server: Hashable, used: Terms, answer: HTTPAnswer) -> str:
+        nonce, date = (answer.headers.get(name, "") for name in ("dpop-nonce", "date"))
+        return self._prover.heed(server, used, nonce, _proof_error(answer), date)
 
     async def _token_endpoint(self, request: TokenRequest, io: IO, patient: bool) -> _Endpoint:
         if request.server.token_endpoint is not None:

@@ -114,7 +114,6 @@ class TokenCache:
         self.uses: Uses | None = None
         if ledger is not None or telemetry is not None:
             self.uses = Uses(ledger, telemetry, self.resources, wall_clock)
-        self.bindings = Bindings()
         self.prover = Prover(wall_clock)
         self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
@@ -123,6 +122,8 @@ class TokenCache:
                 f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
             )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
+        # Those that were replaced a while ago can still be good.
+        self.bindings = Bindings(max(_KNOWN, 2 * memory.maxsize))
         shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
@@ -166,10 +167,17 @@ class TokenCache:
 
         Args:
             subject: As for `ResourceTokenAuth.on_behalf_of`.
+
+        Raises:
+            ConfigurationError: If it is something else.
         """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view._subject = SubjectToken.of(subject)
+        view._subject = found
         return view
 
     def get(
@@ -248,7 +256,8 @@ class TokenCache:
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
-        Drop the cached tokens of a resource, whatever their scopes; of all resources by default.
+        Drop the cached tokens of a resource, whatever their scopes and on whosever behalf; of all
+        resources by default.
 
         A refusal that is remembered is forgotten as well, so that the next call asks again.
 
@@ -336,13 +345,20 @@ class TokenCache:
     def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
         if self.uses is not None:
             self.uses.note("handed_over", request, cached.token)
-        return cached.token
+        # Whoever takes it out is the one who can copy it to the wrong place.
+        return self.bindings.shown(cached.token, request).token
 
     def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
         The token to present now, if it is there and good for `min_ttl` seconds. Never waits.
         """
         return self._acquirer.cached(request, min_ttl)
+
+    def _is_good(self, cached: CachedToken) -> bool:
+        """
+        Whether a token can be presented: its hard margin has not begun.
+        """
+        return self._acquirer.lives_for(cached)
 
     def _acquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
@@ -548,6 +564,7 @@ def seconds_of(min_ttl: timedelta) -> float:
     return min_ttl.total_seconds()
 
 
+_KNOWN = 2048
 _LOOK_AT_CREDENTIALS_EVERY = 5.0
 _LONGEST_GOODBYE = 10.0
 _Failures = dict[object, ResourceTokensError]

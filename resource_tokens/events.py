@@ -25,6 +25,7 @@ EventName = Literal[
     "revocation_failed",
     "credential_rotated",
     "token_rejected",
+    "proof_renewed",
     "proof_refused",
     "token_withheld",
     "egress_blocked",
@@ -196,5 +197,6 @@ _ORDINARY = frozenset(
         "refresh_token_rotated",
         "credential_rotated",
         "keys_loaded",
+        "proof_renewed",
     }
 )

@@ -378,8 +378,8 @@ def test_cve_2018_1000007_custom_header_follows_redirect(caller: Caller, net: Ne
 
 def test_cve_2022_27774_same_host_other_port_or_scheme(caller: Caller, net: Net) -> None:
     """
-    R2, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and http and
-    https either way, are other places.
+    R2, LIB-3, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and
+    http and https either way, are other places.
     """
     hops = [
         (f"{API}/a", f"{API}:8443/a"),
@@ -469,7 +469,7 @@ def test_cve_2025_4673_cookie_and_proxy_authorization(caller: Caller, net: Net) 
 
 def test_cve_2026_40895_api_key_headers(caller: Caller, net: Net) -> None:
     """
-    R7, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
+    R7, LIB-2, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
     credential is known by its value, whatever its header is called, across origins and within.
     """
     names = ("X-Api-Key", "DPoP", "X-Auth-Token", "Authentication", "X-Forwarded-Access-Token")
@@ -627,8 +627,8 @@ def test_cve_2025_14524_another_protocol_or_netrc(
 @BOTH
 def test_httpx_keeps_the_token_on_the_same_origin(caller: Caller, net: Net, http2: bool) -> None:
     """
-    R12: on a gateway another path is another resource; httpx and httpx2 by themselves would keep
-    the header there.
+    R12, LIB-1: on a gateway another path is another resource; httpx and httpx2 by themselves would
+    keep the header there.
     """
     place, base, options = net.spoken(http2)
     for status in STATUSES:
@@ -1981,8 +1981,8 @@ def test_cve_2025_6514_an_address_handed_to_a_shell(asker: Caller, net: Net) -> 
 
 def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None:
     """
-    X5, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked for by
-    the configuration, and nothing that it names is fetched.
+    X5, R9728-7, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked
+    for by the configuration, and nothing that it names is fetched.
     """
     challenge = (
         f'Bearer resource="{BILLING}", scope="admin", error="invalid_token", '

@@ -676,8 +676,9 @@ _ADVICE = {
     "interaction_required": "The user has to sign in again for this API.",
     "invalid_client": "Check the client id, its secret and the authentication method.",
     "invalid_dpop_proof": (
-        "The server does not take the proof of the key. Compare the clocks, the algorithms it "
-        "accepts (ProofKey(algorithm=...)), and the address that it believes to be asked at."
+        "It wants tokens to be bound to a key: set Resource(..., sender='dpop'). If that is set, "
+        "compare the clocks, the algorithms it accepts (ProofKey(algorithm=...)), and the address "
+        "that it believes to be asked at."
     ),
     "invalid_grant": "What the grant rests on has ended or was revoked.",
     "invalid_request": "The server misses or dislikes a parameter: look at its description.",
