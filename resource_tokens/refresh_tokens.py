@@ -181,10 +181,11 @@ class SharedRefreshToken(RefreshToken):
                 if there is not None and there != self._seen:
                     self._seen = there
                     self._adopt(there)
-            refresh_token = super().give_up()
+            super().give_up()
+            # Or else another process has changed it in between.
             if self._is_kept():
                 break
-        return refresh_token
+        return super().give_up()
 
     def _take(self, resource: str) -> None:
         waited, pause = 0.0, _FIRST_PAUSE
