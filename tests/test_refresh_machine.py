@@ -905,7 +905,7 @@ class RefreshMachine(RuleBasedStateMachine):
 
 TestRefreshMachine = RefreshMachine.TestCase
 TestRefreshMachine.settings = settings(
-    max_examples=int(os.environ.get("REFRESH_MACHINE_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("REFRESH_MACHINE_EXAMPLES", "300")),
     stateful_step_count=60,
     deadline=None,
     print_blob=True,
