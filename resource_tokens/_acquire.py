@@ -24,7 +24,7 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
@@ -45,9 +45,10 @@ from resource_tokens.exceptions import (
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.oauth.revocation import Revocation, in_no_name
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = ["Acquirer"]
 
@@ -88,12 +89,16 @@ class Acquirer:
         self._closed = False
         self._lock = SafeLock()
         clock = surroundings.clock
+        # As many as there can be tokens: what is forgotten here is done again.
+        bound = max(1024, memory.maxsize)
         # All guarded by _lock.
-        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(1024)
-        self._forced: TTLCache[TokenKey, bool] = TTLCache(1024, _FORCED_INTERVAL, timer=clock)
+        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(bound)
+        self._forced: TTLCache[TokenKey, bool] = TTLCache(bound, _FORCED_INTERVAL, timer=clock)
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
-        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(1024)
+        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
+        # What the tokens that are kept were asked for with.
+        self._asked: LRUCache[TokenKey, TokenRequest] = LRUCache(memory.maxsize)
         # How often `forget` was called, for all resources and for each.
         self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
 
@@ -108,7 +113,12 @@ class Acquirer:
         now = self._now(cached)
         if now + min_ttl >= cached.freshness.hard_at:
             return None
-        if self._sharing is not None and not self._is_current(request, self._sharing):
+        sharing = self._sharing
+        if (
+            sharing is not None
+            and now >= sharing.quiet_until
+            and not self._is_current(request, sharing)
+        ):
             return None
         if now >= cached.freshness.soft_at:
             if self._events.observer is not None:
@@ -213,6 +223,38 @@ class Acquirer:
         if self._sharing is not None:
             await self._sharing.forget(resource, io)
         return dropped
+
+    async def revocations(self, requests: Iterable[TokenRequest], io: IO) -> list[Revocation]:
+        """
+        What there is to revoke: every token that is kept here, and those that others have left for
+        these requests.
+        """
+        with self._lock:
+            asked = dict(self._asked)
+        tokens = {key: cached.token for key in asked if (cached := self._memory.load(key))}
+        for request in requests:
+            if self._sharing is not None and request.key not in tokens:
+                left = await self._sharing.left(request, io)
+                if left is not None:
+                    tokens[request.key], asked[request.key] = left.token, in_no_name(request)
+        return [
+            Revocation(asked[key], Secret(token.reveal()), "access_token")
+            for key, token in tokens.items()
+        ]
+
+    async def revoke(self, revocation: Revocation, io: IO) -> None:
+        """
+        Revoke a token that nobody uses any more.
+
+        Raises:
+            TokenRequestError: If it may be good all the same.
+        """
+        try:
+            await self._asker.revoke(revocation, io)
+        except TokenRequestError as error:
+            self._report(revocation.request, "revocation_failed", str(error))
+            raise
+        self._report(revocation.request, "token_revoked", revocation.kind)
 
     def _drop(self, resource: str | None) -> int:
         with self._lock:
@@ -377,6 +419,8 @@ class Acquirer:
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        if visit is not None and visit.has_to_wait:
+            return None
         first = request.grant.first
         if first is None:
             return await self._ask_in_turn(request, io, visit, at_hand, ahead=ahead)
@@ -451,6 +495,7 @@ class Acquirer:
             self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
+            self._asked[request.key] = in_no_name(request)
         self._report(request, "token_loaded" if answered.loaded else name)
         for remark, words in answered.remarks:
             self._report(request, remark, words)

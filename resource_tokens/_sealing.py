@@ -25,14 +25,13 @@ from resource_tokens.stores import (
     StoredGrant,
     StoredToken,
     UnreadableEntryError,
-    new_key,
 )
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["GRANT_KEPT", "Sealer", "StoreKey", "new_key"]
+__all__ = ["GRANT_KEPT", "Sealer", "StoreKey"]
 
 T = TypeVar("T")
 

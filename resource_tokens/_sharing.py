@@ -11,8 +11,9 @@ What other processes have, and what they are at.
    A refresh ahead waits for the store in the first half of the soft window: nobody needs it yet,
    and otherwise a short outage costs one token request for each process of a fleet.
 2. One process at a time asks for the token of a key: whoever has the lease. The others look again
-   and again until the token is there, the lease is free, or twice its time is over. Whoever waits
-   for a lease has no turn, and a refresh ahead does not wait at all: it is tried again later.
+   and again, less and less often, until the token is there, the lease is free, or twice its time is
+   over. Whoever waits for a lease has no turn, and a refresh ahead does not wait at all: it is
+   tried again later.
 3. A lease ends by itself. A process that outlives its lease does no harm: there is then one token
    request more, and what it brings is thrown away if the store has another token now than when it
    was asked for. So the one that was saved first is used by all. A caller that is cancelled gives
@@ -70,16 +71,21 @@ class _Standing:
 
 class _Found(NamedTuple):
     """
-    A token from the store, if it can still be used, and the mark of what is there.
+    What is in the store: a token if it can still be used, the mark, and for how long somebody has
+    the lease.
     """
 
-    cached: CachedToken | None
-    mark: bytes
+    cached: CachedToken | None = None
+    mark: bytes | None = None
+    leased: float = 0.0
 
 
 class Sharing:
     """
     The store behind the memory of one cache.
+
+    Attributes:
+        quiet_until: Until then, nobody has to look what was forgotten elsewhere.
     """
 
     def __init__(
@@ -99,7 +105,7 @@ class Sharing:
         # All guarded by _lock.
         self._known: LRUCache[str, Generation] = LRUCache(4096)
         self._unreadable: LRUCache[TokenKey, bool] = LRUCache(256)
-        self._looked_at = surroundings.clock()
+        self.quiet_until = surroundings.clock() + _LOOK_EVERY
         self._look_until = 0.0
         self._reading = _Standing()
         self._writing = _Standing()
@@ -122,13 +128,13 @@ class Sharing:
         """
         Whether new generations have to be looked for before a token is presented.
         """
-        return now >= self._looked_at + 2 * _LOOK_EVERY and not self._reading.failures
+        return now >= self.quiet_until + _LOOK_EVERY and not self._reading.failures
 
     def claim_look(self, now: float) -> bool:
         """
         Whether it is time to look for them in the background, and nobody else is at it.
         """
-        if now < self._looked_at + _LOOK_EVERY or now < self._look_until:
+        if now < self.quiet_until or now < self._look_until:
             return False
         with self._lock:
             mine = now >= self._look_until
@@ -149,7 +155,7 @@ class Sharing:
             for resource, generation in zip(named, self._store.generations(named), strict=True):
                 self._learn(resource, generation)
             with self._lock:
-                self._looked_at = now
+                self.quiet_until = now + _LOOK_EVERY
 
         await self.attempt(request, io, work, _PATIENCE)
 
@@ -176,6 +182,13 @@ class Sharing:
                 "forget() again when the store is back."
             )
 
+    async def left(self, request: TokenRequest, io: IO) -> CachedToken | None:
+        """
+        The token that another process has left there, if it can still be used.
+        """
+        found = await self.attempt(request, io, lambda: self.load(request), _PATIENCE)
+        return None if found is None else found.cached
+
     def load(self, request: TokenRequest) -> _Found:
         """
         What another process has left there. It blocks, and raises whatever the store does.
@@ -186,10 +199,10 @@ class Sharing:
         with self._lock:
             self._unreadable.pop(request.key, None)
         if loaded.stored is None or loaded.stored.generation != loaded.generation:
-            return _Found(None, loaded.mark)
+            return _Found(None, loaded.mark, loaded.leased)
         cached = self._judged(loaded.stored, request.grant.expires_at)
         usable = self._in.clock() < cached.freshness.hard_at
-        return _Found(cached if usable else None, loaded.mark)
+        return _Found(cached if usable else None, loaded.mark, loaded.leased)
 
     def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
@@ -342,8 +355,7 @@ class Visit:
         self._lost = 0.0
         self._lease: _Lease | None = None
         self._generation = Generation()
-        # Of what is in the store, as far as is known.
-        self._mark: bytes | None = None
+        self._last = _Found()
 
     async def found(self) -> CachedToken | None:
         """
@@ -351,8 +363,16 @@ class Visit:
         """
         found = await self._attempt(lambda: self._sharing.load(self._request))
         self._generation = self._sharing.generation(self._request.resource.identifier)
-        cached, self._mark = (None, None) if found is None else found
+        self._last = found or _Found()
+        cached = self._last.cached
         return cached if cached is not None and self._usable(cached) else None
+
+    @property
+    def has_to_wait(self) -> bool:
+        """
+        Whether another process was asking when this one looked.
+        """
+        return self._last.leased > 0 and not self._is_over()
 
     async def may_ask(self, *, without: bool = True) -> bool:
         """
@@ -361,7 +381,7 @@ class Visit:
         Args:
             without: Whether to ask while the store is away as well.
         """
-        if self._waits_until is not None and self._sharing.now() >= self._waits_until:
+        if self._is_over():
             return True
         self._lease = _Lease(lambda: self._store.lease(self._request.key, self._seconds))
         taken = await self._attempt(self._lease.take, writes=True)
@@ -377,18 +397,18 @@ class Visit:
         asked_at = cached.freshness.requested_at
         stored = StoredToken(cached.token, cached.freshness.requested_wall, self._generation)
         for _ in range(2):
-            if self._mark is None:
+            if self._last.mark is None:
                 theirs = await self.found()
                 if theirs is not None and self._sharing.is_fresh(theirs):
                     return theirs
             age = self._sharing.now() - asked_at
-            saved = replace(stored, age=age, instead_of=self._mark)
+            saved = replace(stored, age=age, instead_of=self._last.mark)
             save = partial(self._store.save, self._request.key, saved)
             went = self._lease is not None and self._lease.tried
             if await self._attempt(save, writes=True, anyway=went):
                 break
             # Something else is there, or nobody knows.
-            self._mark = None
+            self._last = _Found()
         return None
 
     async def pause(self) -> None:
@@ -397,9 +417,14 @@ class Visit:
         """
         if self._waits_until is None:
             self._waits_until = self._sharing.now() + 2 * self._seconds
-        await self._io.sleep(self._sharing.pause(self._pause))
+        # Not for much longer than the lease lasts, if that is known.
+        lasts = self._last.leased or self._pause
+        await self._io.sleep(self._sharing.pause(max(_FIRST_PAUSE, min(lasts, self._pause))))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._lost = 0.0
+
+    def _is_over(self) -> bool:
+        return self._waits_until is not None and self._sharing.now() >= self._waits_until
 
     async def __aenter__(self) -> Self:
         return self
@@ -469,7 +494,7 @@ class _Lease:
 
 
 _MARGIN = 5.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _LOOK_EVERY = 5.0
 _PATIENCE = 2.0
 _LONGEST_ABSENCE = 30.0

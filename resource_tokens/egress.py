@@ -61,7 +61,7 @@ class Hop(NamedTuple):
     headers: Sequence[Header]
     first: bool
     server_name: str | None = None
-    method: str = "GET"
+    method: bytes = b"GET"
     certificate: bytes | None = None
     by_hand: bool = False
 
@@ -311,14 +311,15 @@ def url_of(hop: Hop, resources: ResourceMap) -> str:
     The URL of a hop without its query, as the server reads it that the hop is for, and not a proxy
     before it: where a sidecar is asked, that is the scheme of the destination and the `Host`.
     """
-    if not hop.target.startswith(b"/"):
-        return hop.target.partition(b"?")[0].decode("ascii")
-    named = next((value for name, value in hop.headers if name in _HOST), b"")
-    behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
-    if behind is None:
-        return destination(hop.scheme, hop.host, hop.port, hop.target)
-    path = hop.target.partition(b"?")[0].decode("ascii")
-    return f"{behind[0]}://{named.decode('ascii')}{path}"
+    path = _text(hop.target.partition(b"?")[0])
+    if not path.startswith("/"):
+        return path
+    if resources.has_sidecars:
+        named = next((value for name, value in hop.headers if name in _HOST), b"")
+        behind = resources.behind_sidecar(hop.scheme, hop.host, hop.port, named)
+        if behind is not None:
+            return f"{behind[0]}://{_text(named)}{path}"
+    return destination(hop.scheme, hop.host, hop.port, hop.target)
 
 
 def _read(

@@ -84,20 +84,21 @@ class RedisTokenStore:
         # In this order: a token that is replaced in between looks older than it is, and not newer.
         pipeline.pttl(self._entry(key))
         pipeline.get(self._entry(key))
+        pipeline.pttl(self._lease(key))
         pipeline.hmget(self._generations, [_ALL, self._sealer.name("resource", resource)])
-        left, entry, counts = pipeline.execute(raise_on_error=False)
+        left, entry, leased, counts = pipeline.execute(raise_on_error=False)
         if _is_of_another_type(entry):
             # A damaged entry, and not a server that fails.
             entry = b""
-        for answer in (left, entry, counts):
+        for answer in (left, entry, leased, counts):
             if isinstance(answer, Exception):
                 raise answer
-        generation = _generation(*counts)
+        generation, leased = _generation(*counts), max(leased, 0) / 1000
         if entry is None:
-            return Loaded(None, generation)
+            return Loaded(None, generation, leased=leased)
         stored = self._sealer.open(key, entry.partition(b":")[2])
         aged = replace(stored, age=stored.lifetime - max(left, 0) / 1000)
-        return Loaded(aged, generation, entry[-_MARK:])
+        return Loaded(aged, generation, entry[-_MARK:], leased)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
@@ -115,7 +116,7 @@ class RedisTokenStore:
         See `TokenStore`. A `Lock` of redis-py. One round trip.
         """
         lock = self._client.lock(
-            f"{self._entry(key)}:lease",
+            self._lease(key),
             timeout=seconds,
             blocking=False,
             # It is given back from another thread.
@@ -171,7 +172,11 @@ class RedisTokenStore:
         return f"{self._prefix}:grant:{key.hex()}"
 
     def _entry(self, key: TokenKey) -> str:
-        return f"{self._prefix}:{self._sealer.name('token', key)}"
+        # In braces, by which the node of a cluster is chosen: entry and lease are on the same one.
+        return f"{self._prefix}:{{{self._sealer.name('token', key)}}}"
+
+    def _lease(self, key: TokenKey) -> str:
+        return f"{self._entry(key)}:lease"
 
     @property
     def _generations(self) -> str:

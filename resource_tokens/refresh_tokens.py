@@ -160,6 +160,21 @@ class SharedRefreshToken(RefreshToken):
         super().retry()
         self._retry = True
 
+    def give_up(self) -> Secret:
+        """
+        See `Grant`. For all processes; those that the store does not tell are told by the server.
+        """
+        for _ in range(_TRIES):
+            with suppress(Exception):
+                there = self._shared.load_grant(self._family_key)
+                if there is not None and there != self._seen:
+                    self._seen = there
+                    self._adopt(there)
+            refresh_token = super().give_up()
+            if self._is_kept():
+                break
+        return refresh_token
+
     def _take(self, resource: str) -> None:
         waited, pause = 0.0, _FIRST_PAUSE
         while (release := self._shared.lease(self._family_key, _LEASE)) is None:
@@ -191,9 +206,8 @@ class SharedRefreshToken(RefreshToken):
             self._current = there.refresh_token
             self._in_doubt = there.in_doubt and not self._retry
             self._reuse_known = self._reusable or there.reuse_known
-            self._ended = None
             if there.ended is not None:
-                self._ended = OAuthError("The refresh token has ended.", "", 400, *there.ended)
+                self._ended = OAuthError("", "", 400, *there.ended)
 
     def _state(self) -> StoredGrant:
         with self._lock:
@@ -224,5 +238,6 @@ def _me() -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
 
 
+_TRIES = 3
 _LEASE, _PATIENCE = 30.0, 35.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25

@@ -75,6 +75,26 @@ def tell(process: subprocess.Popen[str], line: str = "") -> None:
     process.stdin.flush()
 
 
+class Away:
+    """
+    A store that can be away.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.away: set[str] = set()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if name in self.away:
+                raise ConnectionError("redis://user:password@host")
+            return getattr(self.store, name)(*arguments)
+
+        return call
+
+    swap_grant: Any = property(lambda self: self.__getattr__("swap_grant"))
+
+
 # Whose it is.
 
 

@@ -15,9 +15,8 @@ import redis
 import redis.asyncio
 
 from resource_tokens import ConfigurationError, ResourceTokenAuth
-from resource_tokens._sealing import new_key
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
+from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError, new_key
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 from tests.conftest import ORDERS, Caller, Clock, World
 from tests.servers.valkey import ValkeyServer

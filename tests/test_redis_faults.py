@@ -20,8 +20,8 @@ import pytest
 import redis
 
 from resource_tokens import ResourceTokenAuth
-from resource_tokens._sealing import new_key
 from resource_tokens.redis import RedisTokenStore
+from resource_tokens.stores import new_key
 from tests.conftest import Caller, Clock, World
 from tests.servers.redis_proxy import Cut, Delay, Fault, Garbage, RedisProxy, Reset, Silence
 from tests.servers.valkey import ValkeyServer

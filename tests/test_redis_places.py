@@ -18,16 +18,17 @@ import redis
 import redis.exceptions
 
 from resource_tokens import ResourceTokenAuth
-from resource_tokens._sealing import new_key
 from resource_tokens._sharing import _LONGEST_ABSENCE
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import Generation
+from resource_tokens.stores import Generation, StoredGrant, new_key
+from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Clock, World
 from tests.servers.tls import authority, certificate
 from tests.servers.valkey import ValkeyCluster, ValkeyServer, WatchedValkey, until
 from tests.test_redis import HERE, THERE, token
 
 KEY = new_key()
+GRANT = StoredGrant(Secret("a refresh token"))
 
 
 def sharing(world: World, where: Any, **options: Any) -> ResourceTokenAuth:
@@ -46,6 +47,7 @@ def steps_of_everything(store: RedisTokenStore) -> list[Callable[[], Any]]:
         partial(store.generations, [ORDERS, BILLING]),
         partial(store.forget, ORDERS),
         partial(store.forget, None),
+        partial(store.swap_grant, HERE, None, GRANT),
         release,
     ]
 
@@ -58,6 +60,7 @@ def answered(store: RedisTokenStore) -> None:
         step()
     loaded = store.load(HERE, ORDERS)
 
+    assert GRANT == store.load_grant(HERE)
     assert token() == loaded.stored
     assert Generation(1, 1) == loaded.generation
     assert not store.save(HERE, token("late", instead_of=b""))

@@ -372,24 +372,24 @@ class WatchedStore(MemoryTokenStore):
     def save(self, key: TokenKey, cached: CachedToken) -> None:
         self._world.saving(key, cached)
         super().save(key, cached)
-        self._world.expected = dict(self._tokens)
+        self._world.expected = self.contents()
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
         before = self.contents()
         dropped = super().forget(matches)
-        for key in before.keys() - self._tokens.keys():
+        for key in before.keys() - self.contents().keys():
             self._world.dropping(before[key])
-        self._world.expected = dict(self._tokens)
+        self._world.expected = self.contents()
         return dropped
 
     def peek(self, key: TokenKey) -> CachedToken | None:
         """
         What is there, without counting as a use.
         """
-        return self._tokens.get(key)
+        return self._tokens._values.get(key)
 
     def contents(self) -> dict[TokenKey, CachedToken]:
-        return dict(self._tokens)
+        return dict(self._tokens._values)
 
 
 class World:

@@ -15,7 +15,8 @@ ROWS = re.findall(
     r"^\| ((?:R[0-9A-Z]+|LIB)-\d+) \| (.+?) \| (.+?) \| (.*) ?\|$", PAGE, re.MULTILINE
 )
 
-# How many rules of each document were found to bind a client. A new one gets the next number.
+# How many rules of each document were found to bind a client, and how many an API. A new one gets
+# the next number.
 RULES = {
     "R6749": 20,
     "R6750": 10,
@@ -40,6 +41,7 @@ RULES = {
     "R9110": 3,
     "R8615": 1,
     "LIB": 5,
+    "RAPI": 20,
 }
 
 

@@ -337,6 +337,8 @@ class Audit(Table):
     """How to ask. An audit changes nothing."""
     wrong_scopes: list[Text] = []
     """Scopes with which the server issues a token for this API that must not do here."""
+    canary: Text | None = None
+    """Another canary than the server's, such as one whose name only begins like this API's."""
 
 
 class ResourceTable(Table):
