@@ -122,9 +122,9 @@ def test_each_api_gets_its_token_with_a_proof_for_each_request(
     caller: Caller, fleet: Fleet, ledger: OidcProvider
 ) -> None:
     """
-    P1, P3, R9449-1 to R9449-8, R9449-10: the server wants a nonce and gets it at the second try,
-    once for all resources; so does each API. Every proof is for its own request and never used
-    twice.
+    P1, P3, R9449-1 to R9449-8, R9449-10, R9700-2: the server wants a nonce and gets it at the
+    second try, once for all resources; so does each API. Every proof is for its own request and
+    never used twice.
     """
     fleet.orders.nonce, fleet.gateway.nonce = "orders-1", "gateway-1"
     with caller.client(auth=fleet.auth()) as client:
