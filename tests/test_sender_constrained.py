@@ -157,8 +157,8 @@ def test_redirects_carry_a_proof_where_the_token_may_go_and_nowhere_else(
     caller: Caller, fleet: Fleet, status: int
 ) -> None:
     """
-    P3, R1, E1, R9449-2: within the resource each hop has its own, with its own target and method;
-    to another API, another path of the gateway, or a stranger goes neither token nor proof.
+    P3, R1, R7, E1, R9449-2: within the resource each hop has its own, with its own target and
+    method; to another API, another path of the gateway, or a stranger goes neither token nor proof.
     """
     sink = fleet.sink
     fleet.orders.redirect("/within", to=f"{fleet.gateway.url}/orders/new", status=status)
