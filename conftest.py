@@ -1,5 +1,5 @@
 """
-Runs the code blocks of README.md and docs/, by Sybil.
+Runs the code blocks of README.md, CONTRIBUTING.md and docs/, by Sybil.
 
 The documents show hosts such as `https://inventory.example.com/`, which nobody can ask. No mock
 answers for them: each document gets real servers on 127.0.0.1, those of `resource_tokens.testing`,
@@ -164,7 +164,7 @@ pytest_collect_file = Sybil(
         CodeBlockParser(language="output", evaluator=compare_output),
         CodeBlockParser(language="toml", evaluator=write_toml),
     ],
-    patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],
     setup=set_up,
     teardown=tear_down,
 ).pytest()

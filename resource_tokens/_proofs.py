@@ -12,7 +12,7 @@ Proofs for the servers that a client speaks to (RFC 9449), with what each has as
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -79,7 +79,7 @@ class Prover:
         return key.proof(method, url, now, nonce=terms.nonce, token=token)
 
     def heed(
-        self, server: Hashable, used: Terms, headers: Mapping[str, str], error: str = ""
+        self, server: Hashable, used: Terms, nonce: str, error: str = "", date: str = ""
     ) -> str:
         """
         Learn from an answer what the next proof for its server has to say.
@@ -87,28 +87,29 @@ class Prover:
         Args:
             server: Who has answered.
             used: By which terms the proof was made that is answered to.
-            headers: Those of the answer; they are asked for in lower case.
-            error: The error code in it, if there is one.
+            nonce: The `DPoP-Nonce` of the answer; "" if there is none.
+            error: The error code in it, likewise.
+            date: Its `Date`, likewise.
 
         Returns:
             Why another proof is worth a try; "" if it is not.
         """
-        nonce = headers.get("dpop-nonce", "")
-        given = _NONCE.fullmatch(nonce) is not None
-        terms = self.terms(server)
+        if nonce in ("", used.nonce) and not error:
+            return ""
         why = ""
-        if given:
+        terms = before = self.terms(server)
+        if _NONCE.fullmatch(nonce):
             terms = terms._replace(nonce=nonce)
             if error == "use_dpop_nonce" and nonce != used.nonce:
                 why = "the server wants a nonce in the proof"
-        date = date_in(headers.get("date", "")) if error == "invalid_dpop_proof" else None
-        if date is not None:
-            skew = date - self._wall_clock()
+        its_time = date_in(date) if error == "invalid_dpop_proof" else None
+        if its_time is not None:
+            skew = its_time - self._wall_clock()
             if abs(skew - used.skew) > _MAX_SKEW:
                 terms = terms._replace(skew=skew)
                 why = f"the server's clock is {skew:+.0f} s from this machine's"
-        with self._lock:
-            if terms != self._terms.get(server, _NONE):
+        if terms != before:
+            with self._lock:
                 self._terms[server] = terms
         return why
 

@@ -182,6 +182,13 @@ class Sharing:
                 "forget() again when the store is back."
             )
 
+    async def left(self, request: TokenRequest, io: IO) -> CachedToken | None:
+        """
+        The token that another process has left there, if it can still be used.
+        """
+        found = await self.attempt(request, io, lambda: self.load(request), _PATIENCE)
+        return None if found is None else found.cached
+
     def load(self, request: TokenRequest) -> _Found:
         """
         What another process has left there. It blocks, and raises whatever the store does.

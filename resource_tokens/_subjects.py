@@ -16,14 +16,11 @@ On whose behalf requests are made.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 
-from cachetools import TLRUCache
-
 from resource_tokens._discovery import Party
-from resource_tokens._locks import SafeLock
+from resource_tokens._recently_used import RecentlyUsed
 from resource_tokens.events import Events, TokenEvent
 from resource_tokens.exceptions import ConfigurationError, EgressBlockedError, TokenRequestError
 from resource_tokens.oauth.exchange import Exchange, JwtBearer
@@ -96,11 +93,10 @@ class Subjects:
         self._apply = apply
         self._events = events
         self._wall_clock = wall_clock
-        self._lock = SafeLock()
-        # Guarded by _lock.
-        self._built: TLRUCache[tuple[bytes, SubjectToken], TokenRequest] = TLRUCache(
-            _MAX_BYTES, _kept_until, timer=wall_clock, getsizeof=_size_of
+        self._built = RecentlyUsed[tuple[bytes, SubjectToken], _Built](
+            _AT_MOST, _MAX_BYTES, _size_of
         )
+        self._tidied_at = wall_clock()
 
     def request(self, usual: TokenRequest, given: SubjectToken | None) -> TokenRequest:
         """
@@ -122,24 +118,19 @@ class Subjects:
             if wanted == "required":
                 raise self._refused(usual.resource, _NOBODY)
             return usual
-        key = usual.key, subject
-        with self._lock:
-            try:
-                return self._built[key]
-            except KeyError:
-                pass
-        built = self._build(usual, subject)
-        # One that is larger than the bound is built each time.
-        with self._lock, suppress(ValueError):
-            self._built[key] = built
-        return built
+        key, now = (usual.key, subject), self._wall_clock()
+        built = self._built.get(key)
+        if built is None or now >= built.until:
+            built = _Built(self._build(usual, subject, now), now)
+            self._tidy(now)
+            self._built.put(key, built)
+        return built.request
 
     def clear(self) -> None:
         """
         Build everything anew: what it is built from has changed.
         """
-        with self._lock:
-            self._built.clear()
+        self._built.drop(lambda _: True)
 
     def is_wanting(self, resource: Resource, given: SubjectToken | None) -> bool:
         """
@@ -182,9 +173,17 @@ class Subjects:
             raise self._refused(resource, _OVER)
         return block.subject
 
-    def _build(self, usual: TokenRequest, subject: SubjectToken) -> TokenRequest:
+    def _tidy(self, now: float) -> None:
+        """
+        Let go of subject tokens that have expired, now and then.
+        """
+        if not 0 <= now - self._tidied_at < _TIDY_EVERY:
+            self._tidied_at = now
+            self._built.drop(lambda built: now >= built.until)
+
+    def _build(self, usual: TokenRequest, subject: SubjectToken, now: float) -> TokenRequest:
         expires_at = subject.expires_at
-        if expires_at is not None and self._wall_clock() >= expires_at:
+        if expires_at is not None and now >= expires_at:
             raise expired_grant(usual.resource.identifier)
         try:
             grant = self._grant_for(usual, subject)
@@ -219,7 +218,7 @@ class Subjects:
     def _exchange_for(self, usual: TokenRequest) -> Exchange:
         if usual.resource.exchange is not None:
             return usual.resource.exchange
-        elsewhere = usual.resource.server is not None or usual.discovered_from is not None
+        elsewhere = usual.resource.server is not None or usual.server != self._own[0]
         if elsewhere or self._exchange is None:
             return usual.server.dialect.exchange
         return self._exchange
@@ -234,15 +233,25 @@ class Subjects:
         )
 
 
-def _kept_until(_: object, request: TokenRequest, now: float) -> float:
-    expires_at = request.grant.expires_at
-    latest = now + (_LOOK_AT_ROTATING_EVERY if request.grant.rotates else _KEPT)
-    return latest if expires_at is None else min(latest, expires_at)
+class _Built:
+    """
+    What was built for a subject, and until when it is used.
+    """
+
+    __slots__ = ("request", "until")
+
+    def __init__(self, request: TokenRequest, now: float) -> None:
+        grant = request.grant
+        latest = now + (_LOOK_AT_ROTATING_EVERY if grant.rotates else _KEPT)
+        self.request = request
+        self.until = latest if grant.expires_at is None else min(latest, grant.expires_at)
 
 
-def _size_of(request: TokenRequest) -> int:
-    presented = (value for _, value in request.grant.parameters() if isinstance(value, Secret))
-    return _ENTRY + sum(len(value.reveal()) for value in presented)
+def _size_of(built: _Built) -> int:
+    grant = built.request.grant
+    presented = (grant if grant.first is None else grant.first.grant).parameters()
+    secrets = (value for _, value in presented if isinstance(value, Secret))
+    return _ENTRY + sum(len(secret.reveal()) for secret in secrets)
 
 
 _NOBODY = (
@@ -254,7 +263,9 @@ _OVER = (
     "after it is done in nobody's name."
 )
 _KEPT = 300.0
+_TIDY_EVERY = 30.0
 _LOOK_AT_ROTATING_EVERY = 5.0
+_AT_MOST = 16 * 1024
 _MAX_BYTES = 16 * 1024 * 1024
 # What an entry takes besides the subject token.
-_ENTRY = 2048
+_ENTRY = 1536

@@ -146,7 +146,7 @@ class ResourceTokenAuth(_Auth):
 
         Args:
             path: The file. Paths in it are relative to its folder.
-            on_event: As above.
+            on_event: Called with each `TokenEvent`.
 
         Raises:
             ConfigurationError: If anything in the file is wrong, with all that is.
@@ -163,7 +163,7 @@ class ResourceTokenAuth(_Auth):
         `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
 
         Args:
-            on_event: As above.
+            on_event: Called with each `TokenEvent`.
 
         Raises:
             ConfigurationError: If anything is missing or wrong, with all that is.
@@ -201,9 +201,13 @@ class ResourceTokenAuth(_Auth):
         Raises:
             ConfigurationError: If it is something else, such as a token of this service's own.
         """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
         view = object.__new__(OnBehalfOf)
         view.__dict__.update(self.__dict__)
-        view.cache = self.cache.on_behalf_of(subject)
+        view.cache = self.cache.on_behalf_of(found)
         view._entered = None
         return view
 
@@ -295,7 +299,7 @@ class ResourceTokenAuth(_Auth):
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
-            prover.heed(server, prover.terms(server), {"dpop-nonce": nonce})
+            prover.heed(server, prover.terms(server), nonce)
         return prover.proof(key, method, str(full), prover.terms(server), token)
 
     def close(self) -> None:
@@ -329,7 +333,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or self.cache._acquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)
@@ -351,7 +355,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or await self.cache._aacquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)
@@ -420,7 +424,11 @@ class ResourceTokenAuth(_Auth):
         repeatable = isinstance(request.stream, _BYTES_IN_MEMORY)
         remedy: Remedy | None
         if guard.proof_refused and "proof" not in guard.tried:
-            remedy = Remedy("proof_refused", guard.proof_refused, prove=repeatable)
+            why = guard.proof_refused
+            remedy = Remedy("proof_renewed", why, prove=True)
+            if not repeatable:
+                why = f"{why}; the body of the request cannot be sent again"
+                remedy = Remedy("proof_refused", why)
             guard.tried += ("proof",)
         elif "token" in guard.tried or not self._is_from_resource(response, guard, asked):
             return None

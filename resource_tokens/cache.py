@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache, partial
 
 from resource_tokens._acquire import Acquirer
-from resource_tokens._ask import AT_A_TIME, Surroundings
+from resource_tokens._ask import Surroundings
 from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens._proofs import Prover
 from resource_tokens._refusals import Remedy
 from resource_tokens._subjects import Subjects
+from resource_tokens._together import Jobs, raise_all
 from resource_tokens.egress import Bindings
 from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
@@ -36,11 +35,12 @@ from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.inbound_tokens import InboundToken
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.revocation import NoGrant, Revocation
 from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest, check_told_apart
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken
 
 __all__ = ["TokenCache", "seconds_of", "steady_clock"]
 
@@ -114,7 +114,6 @@ class TokenCache:
         self.uses: Uses | None = None
         if ledger is not None or telemetry is not None:
             self.uses = Uses(ledger, telemetry, self.resources, wall_clock)
-        self.bindings = Bindings()
         self.prover = Prover(wall_clock)
         self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
@@ -123,6 +122,8 @@ class TokenCache:
                 f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
             )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
+        # Those that were replaced a while ago can still be good.
+        self.bindings = Bindings(max(_KNOWN, 2 * memory.maxsize))
         shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
@@ -166,10 +167,17 @@ class TokenCache:
 
         Args:
             subject: As for `ResourceTokenAuth.on_behalf_of`.
+
+        Raises:
+            ConfigurationError: If it is something else.
         """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view._subject = SubjectToken.of(subject)
+        view._subject = found
         return view
 
     def get(
@@ -230,24 +238,9 @@ class TokenCache:
                 that could not be had, after all of them were tried.
             ConfigurationError: If an identifier is not that of one configured resource.
         """
-        wanted = self._wanted(resources, scopes)
-        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
-
-        def work() -> None:
-            while (request := _taken_from(todo)) is not None:
-                try:
-                    self._acquire(request)
-                except ResourceTokensError as error:
-                    failed[request.key] = error
-
-        with ThreadPoolExecutor(_workers(wanted), "resource_tokens prefetch") as pool:
-            try:
-                for worker in [pool.submit(work) for _ in range(_workers(wanted))]:
-                    worker.result()
-            finally:
-                # Interrupted, the workers stop after what they are at.
-                todo.clear()
-        _raise_all(wanted, failed)
+        wanted, failed = self._wanted(resources, scopes), _Failures()
+        self._prefetching(wanted, failed).run(self._blocking)
+        raise_all([failed[r.key] for r in wanted if r.key in failed], "could not be had")
 
     async def aprefetch(
         self,
@@ -257,26 +250,14 @@ class TokenCache:
         """
         The same as `prefetch`, without blocking the event loop (asyncio or trio).
         """
-        import anyio
-
-        wanted = self._wanted(resources, scopes)
-        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
-
-        async def work() -> None:
-            while (request := _taken_from(todo)) is not None:
-                try:
-                    await self._aacquire(request)
-                except ResourceTokensError as error:
-                    failed[request.key] = error
-
-        async with anyio.create_task_group() as workers:
-            for _ in range(_workers(wanted)):
-                workers.start_soon(work)
-        _raise_all(wanted, failed)
+        wanted, failed = self._wanted(resources, scopes), _Failures()
+        await self._prefetching(wanted, failed).arun(self._async)
+        raise_all([failed[r.key] for r in wanted if r.key in failed], "could not be had")
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
-        Drop the cached tokens of a resource, whatever their scopes; of all resources by default.
+        Drop the cached tokens of a resource, whatever their scopes and on whosever behalf; of all
+        resources by default.
 
         A refusal that is remembered is forgotten as well, so that the next call asks again.
 
@@ -290,6 +271,37 @@ class TokenCache:
         The same as `forget`, without blocking the event loop while the shared store is told.
         """
         return await self._forget(resource, self._async)
+
+    def revoke_all(self) -> int:
+        """
+        Drop all tokens, here and wherever the store is shared, and then revoke them at the servers
+        that issued them (RFC 7009): those that are kept here, those that others have left in the
+        store for the configured resources, and the refresh token of the grant. This is for
+        incidents.
+
+        A refresh token is given up: the grant has ended then. What the client asks for itself can
+        be asked for again, by the next call.
+
+        Returns:
+            How many were revoked.
+
+        Raises:
+            ExceptionGroup: With a `ResourceTokensError` for each token that could not be revoked,
+                and for a store that could not be told, after all was tried.
+        """
+        revocations, failed = run_to_end(self._given_up(self._blocking))
+        self._revoking(revocations, failed).run(self._blocking)
+        raise_all([*failed.values()], "could not be revoked")
+        return len(revocations)
+
+    async def arevoke_all(self) -> int:
+        """
+        The same as `revoke_all`, without blocking the event loop (asyncio or trio).
+        """
+        revocations, failed = await self._given_up(self._async)
+        await self._revoking(revocations, failed).arun(self._async)
+        raise_all([*failed.values()], "could not be revoked")
+        return len(revocations)
 
     def close(self) -> None:
         """
@@ -333,13 +345,20 @@ class TokenCache:
     def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
         if self.uses is not None:
             self.uses.note("handed_over", request, cached.token)
-        return cached.token
+        # Whoever takes it out is the one who can copy it to the wrong place.
+        return self.bindings.shown(cached.token, request).token
 
     def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
         The token to present now, if it is there and good for `min_ttl` seconds. Never waits.
         """
         return self._acquirer.cached(request, min_ttl)
+
+    def _is_good(self, cached: CachedToken) -> bool:
+        """
+        Whether a token can be presented: its hard margin has not begun.
+        """
+        return self._acquirer.lives_for(cached)
 
     def _acquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
@@ -373,6 +392,56 @@ class TokenCache:
         identifier = resource.identifier if isinstance(resource, Resource) else resource
         self._discovery.forget(identifier)
         return await self._acquirer.forget(identifier, io)
+
+    def _prefetching(self, wanted: Iterable[TokenRequest], failed: _Failures) -> Jobs:
+        async def prefetch(request: TokenRequest, io: IO) -> None:
+            try:
+                await self._settled(request, io, 0.0)
+            except ResourceTokensError as error:
+                failed[request.key] = error
+
+        return Jobs([partial(prefetch, r) for r in wanted], [r.server for r in wanted])
+
+    async def _given_up(self, io: IO) -> tuple[list[Revocation], _Failures]:
+        """
+        Let nobody use any token any more; what there is to revoke then.
+        """
+        failed, wanted = _Failures(), list[TokenRequest]()
+        for _, resource in self.resources:
+            # One that cannot even be asked for has left nothing.
+            with suppress(ResourceTokensError):
+                if not self.subjects.is_wanting(resource, self._subject):
+                    wanted.append(self._request_for(resource))
+        revocations = await self._acquirer.revocations(wanted, io)
+        try:
+            refresh_token = await io.run(self._grant.give_up, _LONGEST_GOODBYE)
+            if refresh_token is not None:
+                # It is for no resource in particular.
+                name, parties = Resource(self.server.name), (self.server, self.client_auth)
+                request = TokenRequest(*parties, NoGrant(), name, frozenset())
+                revocations.insert(0, Revocation(request, refresh_token, "refresh_token"))
+        except TimeoutError:
+            failed["store"] = ResourceTokensError(
+                "The refresh token could not be given up in time, as its store does not answer. "
+                "Call revoke_all() again when it does."
+            )
+        except ResourceTokensError as error:
+            failed["client"] = error
+        try:
+            await self._forget(None, io)
+        except ResourceTokensError as error:
+            failed["others"] = error
+        return revocations, failed
+
+    def _revoking(self, revocations: list[Revocation], failed: _Failures) -> Jobs:
+        async def revoke(number: int, io: IO) -> None:
+            try:
+                await self._acquirer.revoke(revocations[number], io)
+            except ResourceTokensError as error:
+                failed[number] = error
+
+        jobs = [partial(revoke, number) for number in range(len(revocations))]
+        return Jobs(jobs, [revocation.request.server for revocation in revocations])
 
     async def _settled(self, request: TokenRequest, io: IO, min_ttl: float) -> CachedToken:
         request = await self._discovery.settle(request, io)
@@ -495,24 +564,7 @@ def seconds_of(min_ttl: timedelta) -> float:
     return min_ttl.total_seconds()
 
 
+_KNOWN = 2048
 _LOOK_AT_CREDENTIALS_EVERY = 5.0
-
-
-def _workers(wanted: Collection[TokenRequest]) -> int:
-    servers = {request.server for request in wanted}
-    return max(1, min(len(wanted), AT_A_TIME * len(servers)))
-
-
-def _taken_from(todo: deque[TokenRequest]) -> TokenRequest | None:
-    # Another thread may take the last one first.
-    with suppress(IndexError):
-        return todo.popleft()
-    return None
-
-
-def _raise_all(
-    wanted: Iterable[TokenRequest], failed: Mapping[TokenKey, ResourceTokensError]
-) -> None:
-    if failed:
-        errors = [failed[request.key] for request in wanted if request.key in failed]
-        raise ExceptionGroup(f"{len(errors)} tokens could not be had", errors)
+_LONGEST_GOODBYE = 10.0
+_Failures = dict[object, ResourceTokensError]

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from cachetools import LRUCache
 
+from resource_tokens._destinations import display_url
 from resource_tokens._httpx import http
 from resource_tokens._locks import SafeLock
-from resource_tokens.exceptions import EgressBlockedError, ResourceTokensError
+from resource_tokens.exceptions import ResourceTokensError
 from resource_tokens.guards import (
     CERTIFICATE,
     EXTENSION,
@@ -50,7 +52,7 @@ class CertificateTransport(Transport):
     Args:
         make: What makes the transports to use, one for each certificate and one without:
             `httpx.HTTPTransport`, `httpx2.HTTPTransport`, or a function with more options that
-            hands `verify=` on to them.
+            hands `verify=` on to them. An `EgressGuard` goes in here, around what it returns.
         verify: A file with the certificate authorities to trust, instead of httpx's own.
     """
 
@@ -148,7 +150,18 @@ class _Transports:
             known = self._certified.get(asked.certificate)
         if known is not None:
             return known, request, []
-        made = self._make(verify=self._certified_context(asked))
+        context = self._certified_context(asked)
+        if context is None:
+            where, resource = display_url(request.url), asked.resource.identifier
+            raise guard.blocked(
+                f"The request to {where} was stopped before it was sent: the certificate that its "
+                f"token for {resource!r} is bound to is not in the files any more. If it was "
+                "replaced just now, try again: the next token is bound to the new one.",
+                where,
+                resource,
+                "no_certificate",
+            )
+        made = self._make(verify=context)
         with self._lock:
             kept = self._certified.setdefault(asked.certificate, made)
             unused = [] if kept is made else [made]
@@ -165,28 +178,21 @@ class _Transports:
             self._certified.clear()
         return [self._plain, *certified]
 
-    def _certified_context(self, asked: TokenRequest) -> ssl.SSLContext:
+    def _certified_context(self, asked: TokenRequest) -> ssl.SSLContext | None:
+        """
+        A context with the certificate that a token is bound to; `None` if it is not there.
+        """
         # As `TokenRequest` sees to.
         client_auth, context = cast("TlsClientAuth", asked.client_auth), self._context()
-        try:
-            # Looked at before and after, as files can be replaced in between.
-            same = client_auth.fingerprint() == asked.certificate
+        read = client_auth.certificate.read
+        # Looked at before and after, as files can be replaced in between.
+        with suppress(OSError, ResourceTokensError):
+            before = read()
             # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(*client_auth.files, password="")
-            same = same and client_auth.fingerprint() == asked.certificate
-        except (OSError, ResourceTokensError):
-            same = False
-        if same:
-            return context
-        resource = asked.resource.identifier
-        raise EgressBlockedError(
-            f"The request for {resource!r} was stopped before it was sent: the certificate that "
-            "its token is bound to is not in the files any more. If it was replaced just now, try "
-            "again; the next token is bound to the new one.",
-            resource,
-            resource,
-            "no_certificate",
-        )
+            if before == read() == asked.certificate:
+                return context
+        return None
 
     def _context(self) -> ssl.SSLContext:
         if self._verify is not None:

@@ -21,8 +21,11 @@ EventName = Literal[
     "token_request_failed",
     "token_request_retried",
     "refresh_token_rotated",
+    "token_revoked",
+    "revocation_failed",
     "credential_rotated",
     "token_rejected",
+    "proof_renewed",
     "proof_refused",
     "token_withheld",
     "egress_blocked",
@@ -81,8 +84,8 @@ class Observer(Protocol):
     """
     What counts and times what happens. `resource_tokens.telemetry.Telemetry` is one.
 
-    Its methods are called from whichever thread it happens in, and must be quick. `resource` and
-    `issuer` are as configured; what they are given is never a token, a secret or a query string.
+    Its methods are called from whichever thread it happens in, must be quick, and do not raise.
+    `resource` and `issuer` are as configured; what they are given is never a token or a secret.
     """
 
     def event(self, event: TokenEvent) -> None:
@@ -187,11 +190,13 @@ _ORDINARY = frozenset(
         "token_issued",
         "token_refreshed",
         "token_loaded",
+        "token_revoked",
         "store_recovered",
         "metadata_discovered",
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
         "keys_loaded",
+        "proof_renewed",
     }
 )

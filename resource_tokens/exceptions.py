@@ -17,6 +17,8 @@ not a failed request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "AudienceMismatchError",
     "ConfigurationError",
@@ -158,7 +160,7 @@ class TokenRefusedError(ResourceTokensError):
             503 where the issuer could not be asked.
         error: The code of RFC 6750 3.1 or RFC 9449 7.1; empty if there is none, as where there
             was no token.
-        headers: Names and values for the answer, the challenges among them.
+        headers: For the answer. Several challenges are one value (RFC 9110 5.3).
     """
 
     def __init__(
@@ -166,9 +168,9 @@ class TokenRefusedError(ResourceTokensError):
         message: str,
         status: int = 401,
         error: str = "",
-        headers: tuple[tuple[str, str], ...] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message, status, error, headers)
+        self.headers = dict(headers or {})
+        super().__init__(message, status, error, self.headers)
         self.status = status
         self.error = error
-        self.headers = headers

@@ -29,7 +29,7 @@ from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
@@ -66,7 +66,9 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
+        "_cached",
         "_noted",
+        "_outlived",
         "_proofs",
         "_seen",
         "_shown",
@@ -89,12 +91,15 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
+        self._cached: CachedToken | None = None
+        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
+        self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
-        # By place: whom a hop was proved to, and by which of its terms.
-        self._proofs: dict[bytes, tuple[Hashable, Terms]] | None = None
+        # By URL: whom a hop was proved to, and by which of its terms.
+        self._proofs: dict[str, tuple[Hashable, Terms]] | None = None
         # How many answers have been looked at for what they want of proofs.
         self._answered = 0
         # Why the last answer wants another proof, if that is worth a try.
@@ -138,10 +143,13 @@ class HopGuard:
         request.extensions[EXTENSION] = guard
         return request
 
-    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+    def show(self, request: Any, asked: TokenRequest, cached: CachedToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
+        token = cached.token
+        self._cached = cached
+        self._outlived = set()
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
         self._proofs = None
@@ -149,8 +157,8 @@ class HopGuard:
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
-        if asked.proof_key is not None:
-            request.headers.pop("DPoP", None)
+        if asked.proof_key is not None and _all_in(request.headers, b"dpop"):
+            del request.headers["DPoP"]
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
@@ -204,7 +212,10 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it may not go.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
@@ -251,17 +262,22 @@ class HopGuard:
     def _nobody_looked(
         self, request: Any, shown: Shown, how: str, advice: str = ""
     ) -> EgressBlockedError:
-        where = display_url(request.url)
-        error = EgressBlockedError(
-            f"The token for {shown.token.resource!r} was sent to {where}, {how}, through a "
-            f"transport whose hops nobody could look at. {advice}Wrap the transport: "
-            "EgressGuard(transport) or AsyncEgressGuard(transport).",
+        where, resource = display_url(request.url), shown.token.resource
+        return self.blocked(
+            f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
+            f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
+            "AsyncEgressGuard(transport).",
             where,
-            shown.token.resource,
+            resource,
             "noticed_afterwards",
         )
-        self._report("egress_blocked", where, str(error), error.reason)
-        return error
+
+    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop, which is reported.
+        """
+        self._report("egress_blocked", where, text, reason)
+        return EgressBlockedError(text, where, resource, reason)
 
     def _note_unseen(self, response: Any) -> None:
         # A retry after a 401 has the answer before it in its history.
@@ -270,6 +286,39 @@ class HopGuard:
                 self._noted.append(answer)
                 hop = hop_of(answer.request, first=False)
                 self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
+
+    def _outlived_by(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for another token, if the one for this hop has come to its hard margin since it
+        was taken: while a connection was waited for, or the answer that redirects here.
+        """
+        if self._cached is None or self._cache._is_good(self._cached):
+            return None
+        if self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(self._renewed(hop)).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
+
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
+        if self._shown is not None:
+            self._outlived.add(self._shown.header[1])
+        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+
+    def _renewed(self, hop: Hop) -> Hop:
+        """
+        The hop with the token of now in the place of one that was replaced.
+        """
+        shown = self._shown
+        if not self._outlived or shown is None:
+            return hop
+        headers = [
+            shown.header if value in self._outlived else (name, value)
+            for name, value in hop.headers
+        ]
+        return hop._replace(headers=headers)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -284,6 +333,9 @@ class HopGuard:
             self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
+        if shown is not None and not (ruling.why or self.strayed):
+            # While no variable of a frame has the headers: reporters of errors show those.
+            self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
             headers = self._constrained(hop, ruling.headers, home=not ruling.why)
             self._note("shown", hop, headers=headers)
@@ -316,24 +368,17 @@ class HopGuard:
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
-        The headers, with what the token is bound to: its certificate is on the connection, or a
-        proof of its key is made for this hop, and no other proof goes along.
-
-        Raises:
-            EgressBlockedError: If the connection has another certificate, or none.
+        The headers, with a proof of the key that the token is bound to, if it is bound to one. It
+        is made for this hop, and no other proof goes along.
         """
         shown = self._shown
-        if shown is None:
-            return headers
-        if home and hop.certificate != shown.certificate:
-            raise self._uncertified(hop, shown)
-        if shown.proof_key is None:
+        if shown is None or shown.proof_key is None:
             return headers
         headers = _unproved(headers)
         if home and self._active:
             headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
         elif self._proofs is not None:
-            self._proofs.pop(_place(hop), None)
+            self._proofs.pop(url_of(hop, self._cache.resources), None)
         return headers
 
     def _proof(self, hop: Hop, key: ProofKey, resource: Resource, token: AccessToken) -> Header:
@@ -341,32 +386,42 @@ class HopGuard:
         server = (resource.identifier, origin_of(url))
         terms = prover.terms(server)
         self._proofs = self._proofs or {}
-        self._proofs[_place(hop)] = server, terms
-        return _DPOP, prover.proof(key, hop.method, url, terms, token).encode("ascii")
+        self._proofs[url] = server, terms
+        proof = prover.proof(key, hop.method.decode("ascii"), url, terms, token)
+        return _DPOP, proof.encode("ascii")
 
-    def _heed(self, response: Any, proofs: dict[bytes, tuple[Hashable, Terms]]) -> None:
+    def _heed(self, response: Any, proofs: dict[str, tuple[Hashable, Terms]]) -> None:
         """
         Learn from those answers that are new, and were to a proof of ours.
         """
         answers = (*response.history, response)
         for answer in answers[self._answered :]:
-            server, terms = proofs.get(_place(hop_of(answer.request, first=False)), _NOBODY)
+            error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
+            if not (error or nonce):
+                continue
+            where = url_of(hop_of(answer.request, first=False), self._cache.resources)
+            server, terms = proofs.get(where, _NOBODY)
             if server is not None:
-                error = _proof_error(answer)
-                self.proof_refused = self._cache.prover.heed(server, terms, answer.headers, error)
+                date = _all_in(answer.headers, b"date")
+                self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
 
-    def _uncertified(self, hop: Hop, shown: Shown) -> EgressBlockedError:
-        error = EgressBlockedError(
-            f"The request to {hop.destination} was stopped before it was sent: its token is bound "
-            "to a client certificate, which this connection does not show. Give the client "
-            "transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-            hop.destination,
-            shown.token.resource,
-            "no_certificate",
-        )
-        self._report("egress_blocked", hop.destination, str(error), error.reason)
-        return error
+    def _check_certificate(self, hop: Hop, shown: Shown) -> None:
+        """
+        See that the connection shows the certificate that the token is bound to, if it is to one.
+
+        Raises:
+            EgressBlockedError: If it shows another one, or none.
+        """
+        if hop.certificate != shown.certificate:
+            raise self.blocked(
+                f"The request to {hop.destination} was stopped before it was sent: its token is "
+                "bound to a client certificate, which this connection does not show. Give the "
+                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+                hop.destination,
+                shown.token.resource,
+                "no_certificate",
+            )
 
     def _is_bare(self, wire: Any) -> bool:
         """
@@ -447,7 +502,10 @@ class AsyncHopGuard(HopGuard):
         """
         The same as `look`, without blocking the event loop.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
@@ -546,7 +604,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
-        request.method,
+        request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
         "target" in extensions,
     )
@@ -565,7 +623,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
-        wire.method.decode("ascii"),
+        wire.method,
         wire.extensions.get(CERTIFICATE),
         "target" in wire.extensions,
     )
@@ -632,6 +690,13 @@ def _authorization(token: AccessToken) -> Header:
 
 def _unproved(headers: Sequence[Header]) -> list[Header]:
     return [header for header in headers if header[0].lower() != b"dpop"]
+
+
+def _all_in(headers: Any, name: bytes) -> str:
+    """
+    The values of a header, joined as RFC 9110 5.3 has it; quicker than httpx's own way.
+    """
+    return ", ".join(v.decode("latin-1") for each, v in headers.raw if each.lower() == name)
 
 
 def _proof_error(answer: Any) -> str:

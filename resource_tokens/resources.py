@@ -293,7 +293,9 @@ class ResourceMap:
         Raises:
             EgressBlockedError: As `resource_for`.
         """
-        behind = self.behind_sidecar(scheme, host, port, host_header) if self._sidecars else None
+        behind = None
+        if self._sidecars:
+            behind = self.behind_sidecar(scheme, host, port, host_header)
         scheme, host, port = behind or (scheme, host, port)
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
@@ -302,6 +304,13 @@ class ResourceMap:
         if resource is None or (resource.connect_to is not None) != (behind is not None):
             return None
         return resource
+
+    @property
+    def has_sidecars(self) -> bool:
+        """
+        Whether any resource is behind a sidecar.
+        """
+        return bool(self._sidecars)
 
     def behind_sidecar(
         self, scheme: str, host: bytes, port: int | None, host_header: bytes

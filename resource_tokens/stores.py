@@ -5,15 +5,12 @@ processes see as well, if there is one.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from cachetools import LRUCache
-
-from resource_tokens._locks import SafeLock
-from resource_tokens.exceptions import ResourceTokensError
+from resource_tokens._recently_used import RecentlyUsed
+from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
 from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = [
@@ -154,14 +151,15 @@ class StoredGrant:
 
     Attributes:
         refresh_token: The one to present next.
-        in_doubt: Whether it was presented and nobody knows yet what became of that.
+        presented: While it is presented, and nobody knows what became of that, a word that only
+            whoever does so knows; or else empty.
         reuse_known: Whether the server is known to take it a second time.
         ended: If it is of no use any more, what the server said: `error`, `error_description` and
             `error_uri`.
     """
 
     refresh_token: Secret
-    in_doubt: bool = False
+    presented: str = ""
     reuse_known: bool = False
     ended: tuple[str, str | None, str | None] | None = None
 
@@ -208,64 +206,54 @@ class MemoryTokenStore:
     Tokens in this process's memory. It is in front of every other store, and the default is that
     there is no other.
 
+    Whichever of the two bounds is reached first counts; the least recently used token goes first.
+
     Args:
-        maxsize: How many tokens to keep. The least recently used one goes first.
+        maxsize: How many tokens to keep.
+        max_bytes: How much memory they may take, all that is kept with them included.
+
+    Raises:
+        ConfigurationError: If an argument is no number that allows one token at least.
     """
 
-    def __init__(self, maxsize: int = 1024) -> None:
-        self._tokens: dict[TokenKey, CachedToken] = {}
-        self._used: deque[TokenKey] = deque(maxlen=4 * maxsize)
-        self._lock = SafeLock()
-        self._order: LRUCache[TokenKey, None] = LRUCache(maxsize)  # guarded by _lock
+    def __init__(self, maxsize: int = 1024, *, max_bytes: int = 64 * 1024 * 1024) -> None:
+        for name, value, least in (("maxsize", maxsize, 1), ("max_bytes", max_bytes, _LARGEST)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigurationError(
+                    f"MemoryTokenStore: {name}={value!r} is less than {least}."
+                )
+        self.maxsize = maxsize
+        self._tokens = RecentlyUsed[TokenKey, CachedToken](maxsize, max_bytes, _size_of)
 
     def load(self, key: TokenKey) -> CachedToken | None:
         """
         The token under exactly this key, or `None`.
-
-        Two atomic operations and no lock: this is done for every request, and must not wait for
-        another thread, a signal handler or a parent process.
         """
-        cached = self._tokens.get(key)
-        if cached is not None:
-            self._used.append(key)
-        return cached
+        return self._tokens.get(key)
 
     def save(self, key: TokenKey, cached: CachedToken) -> None:
         """
         Keep a token under this key, in the place of the one there.
         """
-        with self._lock:
-            while self._used:
-                self._order.get(self._used.popleft())
-            self._order[key] = None
-            self._tokens[key] = cached
-            if len(self._tokens) > self._order.maxsize:
-                for dropped in self._tokens.keys() - self._order.keys():
-                    del self._tokens[dropped]
+        self._tokens.put(key, cached)
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
         """
         Drop every token that matches; the number dropped.
         """
-        with self._lock:
-            dropped = [key for key, cached in self._tokens.items() if matches(cached)]
-            for key in dropped:
-                del self._tokens[key]
-                self._order.pop(key, None)
-            return len(dropped)
+        return self._tokens.drop(matches)
 
     def resources(self) -> set[str]:
         """
         The identifiers of the resources that there are tokens of.
         """
-        with self._lock:
-            return {cached.token.resource for cached in self._tokens.values()}
+        return {cached.token.resource for cached in self._tokens.values()}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def __repr__(self) -> str:
-        return f"MemoryTokenStore({len(self)} of {self._order.maxsize:g} tokens)"
+        return f"MemoryTokenStore({len(self)} of {self.maxsize} tokens)"
 
 
 def new_key() -> str:
@@ -276,3 +264,13 @@ def new_key() -> str:
     from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode("ascii")
+
+
+def _size_of(cached: CachedToken) -> int:
+    return _ENTRY + len(cached.token.reveal())
+
+
+# What an entry takes besides its token, with what is remembered of it elsewhere.
+_ENTRY = 1408
+# The longest token there can be, and what it takes besides.
+_LARGEST = 32 * 1024

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import posixpath
 import re
 import secrets
 import threading
@@ -22,8 +23,8 @@ from datetime import timedelta
 from enum import Enum
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, Literal, Self
-from urllib.parse import parse_qsl, unquote_plus
+from typing import Any, Final, Literal, NamedTuple, Self
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -38,6 +39,8 @@ __all__ = [
     "LocalResourceServer",
     "RequestRecord",
     "RevokedTokenError",
+    "TokenLeak",
+    "TokenLedger",
     "TokenRequestRecord",
 ]
 
@@ -77,6 +80,21 @@ class RequestRecord:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     status: int
+
+    @property
+    def path(self) -> str:
+        """
+        The path on the wire.
+        """
+        return self.target.partition("?")[0]
+
+    @property
+    def text(self) -> str:
+        """
+        The target, the body and the values of the headers, to search in.
+        """
+        values = (value for _, value in self.headers)
+        return "\n".join([self.target, self.body.decode("latin-1"), *values])
 
     def __repr__(self) -> str:
         headers = tuple(
@@ -316,6 +334,13 @@ class LocalAuthorizationServer(_LocalServer):
         return self.issuer.rstrip("/") + "/token"
 
     @property
+    def revocation_endpoint(self) -> str:
+        """
+        The URL that takes tokens to revoke (RFC 7009).
+        """
+        return self.issuer.rstrip("/") + "/revoke"
+
+    @property
     def jwks_uri(self) -> str:
         """
         The URL of the key set.
@@ -473,6 +498,18 @@ class LocalAuthorizationServer(_LocalServer):
             raise jwt.ExpiredSignatureError("The token has expired")
         return claims
 
+    def claims(self, token: str) -> dict[str, Any] | None:
+        """
+        What a token of either format said when it was issued, whatever has become of it since;
+        None if it is none of this server's.
+        """
+        with self._lock:
+            signed = self._issued.get(token)
+        if signed is None:
+            return None
+        claims: dict[str, Any] = jwt.decode(signed, options={"verify_signature": False})
+        return claims
+
     def _answer(self, request: Request) -> Answer:
         stem = self._path.rstrip("/")
         documents: dict[str, Callable[[], dict[str, Any]]] = {f"{stem}/jwks": lambda: self.jwks}
@@ -484,6 +521,8 @@ class LocalAuthorizationServer(_LocalServer):
 
         if request.path == f"{stem}/token":
             return self._token_answer(request)
+        if request.path == f"{stem}/revoke":
+            return self._revocation_answer(request)
         if request.path in documents:
             return json_answer(200, documents[request.path]())
         return json_answer(404, {"error": "not_found"})
@@ -492,11 +531,29 @@ class LocalAuthorizationServer(_LocalServer):
         return {
             "issuer": self.issuer,
             "token_endpoint": self.token_endpoint,
+            "revocation_endpoint": self.revocation_endpoint,
             "jwks_uri": self.jwks_uri,
             "grant_types_supported": ["client_credentials", *_ON_BEHALF_OF],
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
+
+    def _revocation_answer(self, request: Request) -> Answer:
+        try:
+            form = _form(request)
+            self._check_client(_presented_client(request, form))
+            if "token" not in dict(form):
+                raise _RefusedError("invalid_request", "token is missing")
+        except _RefusedError as refused:
+            return refused.answer
+        # RFC 7009 2.2: 200 as well for one that is not known.
+        self.revoke(dict(form)["token"])
+        return Answer(200, b"")
+
+    def _check_client(self, client: _PresentedClient) -> None:
+        secret = self.clients.get(client.client_id or "")
+        if secret is None or secret != client.secret:
+            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
 
     def _token_answer(self, request: Request) -> Answer:
         received_at = self._clock()
@@ -541,9 +598,7 @@ class LocalAuthorizationServer(_LocalServer):
     def _grant(
         self, form: list[tuple[str, str]], client: _PresentedClient, thumbprint: str | None
     ) -> Answer:
-        secret = self.clients.get(client.client_id or "")
-        if secret is None or secret != client.secret:
-            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
+        self._check_client(client)
         names = [name for name, _ in form if name != "resource"]
         if len(names) != len(set(names)):
             raise _RefusedError("invalid_request", "A parameter is repeated")
@@ -671,7 +726,8 @@ class LocalResourceServer(_LocalServer):
 
     Args:
         audience: The audience of the whole host; its own `url` by default.
-        audiences: Instead, the audience below each path; the longest prefix by segments wins.
+        audiences: Instead, the audience below each path, None for the URL of that path; the
+            longest prefix by segments wins.
 
     Attributes:
         dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
@@ -682,13 +738,13 @@ class LocalResourceServer(_LocalServer):
         authorization_server: LocalAuthorizationServer,
         *,
         audience: str | None = None,
-        audiences: Mapping[str, str] | None = None,
+        audiences: Mapping[str, str | None] | None = None,
     ) -> None:
         if audience is not None and audiences is not None:
             raise ValueError("Give either audience= or audiences=, and not both.")
         super().__init__()
         self._authorization_server = authorization_server
-        # None stands for the server's own URL, which is known once it listens.
+        # None stands for a URL of the server itself, which is known once it listens.
         self._audiences: dict[str, str | None] = (
             {"/": audience} if audiences is None else dict(audiences)
         )
@@ -704,6 +760,17 @@ class LocalResourceServer(_LocalServer):
         """
         return self._origin + "/"
 
+    def audience_at(self, path: str) -> str | None:
+        """
+        The audience that a token needs at a path; None where there is no API.
+        """
+        prefixes = [prefix for prefix in self._audiences if _covers(prefix, path)]
+        if not prefixes:
+            return None
+        prefix = max(prefixes, key=len)
+        audience = self._audiences[prefix]
+        return self.url + prefix.removeprefix("/") if audience is None else audience
+
     def tokens_seen(self) -> tuple[str, ...]:
         """
         Return each token that arrived here, once, in the order of arrival.
@@ -714,17 +781,15 @@ class LocalResourceServer(_LocalServer):
         issued = self._authorization_server.issued
         seen: dict[str, None] = {}
         for record in self.requests:
-            lines = [record.target, record.body.decode("latin-1")]
-            text = "\n".join([*lines, *(value for _, value in record.headers)])
+            text = record.text
             seen |= dict.fromkeys(_PRESENTED_TOKEN.findall(text))
             seen |= dict.fromkeys(token for token in issued if token in text)
         return tuple(seen)
 
     def _answer(self, request: Request) -> Answer:
-        prefixes = [prefix for prefix in self._audiences if _covers(prefix, request.path)]
-        if not prefixes:
+        audience = self.audience_at(request.path)
+        if audience is None:
             return json_answer(404, {"error": "not_found"})
-        audience = self._audiences[max(prefixes, key=len)] or self.url
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
         scheme, _, token = authorization.partition(" ")
@@ -747,6 +812,101 @@ class LocalResourceServer(_LocalServer):
         if claims["sub"] != claims["client_id"]:
             members["subject"] = claims["sub"]
         return self._with_nonce(json_answer(200, members))
+
+
+class TokenLeak(NamedTuple):
+    """
+    A token that arrived where it does not belong.
+
+    Attributes:
+        url: Where it arrived, without the query.
+        audience: What the token is for.
+        expected: What a token has to be for there; None where there is no API at all.
+    """
+
+    method: str
+    url: str
+    audience: tuple[str, ...]
+    expected: str | None
+
+
+class TokenLedger:
+    """
+    Which tokens have arrived where, at all the APIs of a test.
+
+    A token belongs where its `aud` does and nothing else. A path that some servers read as another
+    one, such as `/billing/%2e%2e/orders`, counts as both.
+
+    Args:
+        authorization_server: The one that issued the tokens.
+    """
+
+    def __init__(self, authorization_server: LocalAuthorizationServer) -> None:
+        self._authorization_server = authorization_server
+        self._watched: list[LocalResourceServer] = []
+
+    def watch(self, *servers: LocalResourceServer) -> None:
+        """
+        Include these APIs. The `resource_server` fixture has included those that it started.
+        """
+        self._watched += servers
+
+    def leaks(self) -> tuple[TokenLeak, ...]:
+        """
+        Each token that arrived at the wrong place.
+        """
+        claims = {token: self._claims(token) for token in self._authorization_server.issued}
+        return tuple(
+            leak
+            for server in self._watched
+            for record in server.requests
+            for token, audience in claims.items()
+            if token in record.text
+            for leak in self._judged(server, record, audience)
+        )
+
+    def assert_no_leaks(self) -> None:
+        """
+        Fail if a token has arrived anywhere but at the API it was issued for.
+
+        Raises:
+            AssertionError: With each leak on a line, and no token in it.
+        """
+        leaks = self.leaks()
+        if leaks:
+            lines = [
+                f"{leak.method} {leak.url} received a token for {', '.join(leak.audience)}, where "
+                + (f"one for {leak.expected} belongs" if leak.expected else "there is no API")
+                for leak in dict.fromkeys(leaks)
+            ]
+            raise AssertionError("\n".join(["Tokens leaked:", *lines]))
+
+    def _claims(self, token: str) -> tuple[str, ...]:
+        audience = (self._authorization_server.claims(token) or {})["aud"]
+        return (audience,) if isinstance(audience, str) else tuple(audience)
+
+    def _judged(
+        self, server: LocalResourceServer, record: RequestRecord, audience: tuple[str, ...]
+    ) -> Iterator[TokenLeak]:
+        for path in dict.fromkeys((record.path, _read_loosely(record.path))):
+            expected = server.audience_at(path)
+            if expected not in audience and (expected is not None or path == record.path):
+                url = server.url.rstrip("/") + record.path
+                yield TokenLeak(record.method, url, audience, expected)
+
+
+def _read_loosely(path: str) -> str:
+    """
+    A path as the most forgiving of servers reads it: decoded again and again, without parameters,
+    backslashes for slashes, dots resolved, and letters of any case.
+    """
+    for _ in range(3):
+        # Some decoders take an overlong form for the character itself.
+        path = re.sub(r"(?i)%c0%ae", ".", path)
+        path = re.sub(r"(?i)%c0%af", "/", path)
+        path = unquote(path, "latin-1")
+    path = re.sub(r";[^/]*", "", path.replace("\\", "/").partition("\0")[0])
+    return posixpath.normpath(re.sub("/+", "/", f"/{path}")).lower()
 
 
 def _covers(prefix: str, path: str) -> bool:

@@ -62,7 +62,8 @@ class AccessToken:
 
     Attributes:
         resource: The identifier of the resource it was asked for.
-        token_type: `"Bearer"` (RFC 6750).
+        token_type: `"Bearer"` (RFC 6750), or `"DPoP"` for one that is of no use without a proof
+            of its key (RFC 9449).
         scopes: The scopes granted, which can be fewer than asked for (RFC 6749 5.1).
         expires_at: When it expires, by this machine's wall clock.
     """
@@ -76,7 +77,8 @@ class AccessToken:
     @property
     def authorization(self) -> str:
         """
-        The value `Bearer ...` for an `Authorization` header, to `resource` and nothing else.
+        The value `Bearer ...`, or `DPoP ...`, for an `Authorization` header, to `resource` and
+        nothing else.
         """
         return f"{self.token_type} {self._value.reveal()}"
 

@@ -69,6 +69,7 @@ from resource_tokens import (
     ResourceTokenAuth,
     ResourceTokensError,
     SharedRefreshToken,
+    SubjectToken,
     TokenCache,
     TokenEvent,
     TokenRequestError,
@@ -378,8 +379,8 @@ def test_cve_2018_1000007_custom_header_follows_redirect(caller: Caller, net: Ne
 
 def test_cve_2022_27774_same_host_other_port_or_scheme(caller: Caller, net: Net) -> None:
     """
-    R2, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and http and
-    https either way, are other places.
+    R2, LIB-3, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and
+    http and https either way, are other places.
     """
     hops = [
         (f"{API}/a", f"{API}:8443/a"),
@@ -469,7 +470,7 @@ def test_cve_2025_4673_cookie_and_proxy_authorization(caller: Caller, net: Net) 
 
 def test_cve_2026_40895_api_key_headers(caller: Caller, net: Net) -> None:
     """
-    R7, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
+    R7, LIB-2, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
     credential is known by its value, whatever its header is called, across origins and within.
     """
     names = ("X-Api-Key", "DPoP", "X-Auth-Token", "Authentication", "X-Forwarded-Access-Token")
@@ -627,8 +628,8 @@ def test_cve_2025_14524_another_protocol_or_netrc(
 @BOTH
 def test_httpx_keeps_the_token_on_the_same_origin(caller: Caller, net: Net, http2: bool) -> None:
     """
-    R12: on a gateway another path is another resource; httpx and httpx2 by themselves would keep
-    the header there.
+    R12, LIB-1: on a gateway another path is another resource; httpx and httpx2 by themselves would
+    keep the header there.
     """
     place, base, options = net.spoken(http2)
     for status in STATUSES:
@@ -1191,6 +1192,32 @@ def test_cve_2024_51987_state_of_one_request_in_another(caller: Caller, net: Net
         claims = jwt.decode(bearer.removeprefix("Bearer "), options={"verify_signature": False})
         assert scope == claims["scope"]
     assert 2 == len(net.server.issued)
+
+
+def user_of(net: Net, name: str) -> SubjectToken:
+    token = net.server.user_token(name, audience="urn:example:me")
+    return SubjectToken(token, issuer=net.server.issuer)
+
+
+def test_cve_2024_51987_the_token_of_another_user(caller: Caller, net: Net) -> None:
+    """
+    C3, Duende: many requests on behalf of many users go through one client at the same time, each
+    with the token of its own user.
+    """
+    users = [user_of(net, f"user-{number}") for number in range(5)]
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    views = [auth.on_behalf_of(user) for user in users]
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        get = client.real.get
+        all_at_once(caller, lambda n: get(f"{API}/user-{n % 5}", auth=views[n % 5]), range(60))
+
+    for seen in net.at(API).seen:
+        (bearer,) = seen.header("authorization")
+        claims = jwt.decode(bearer.removeprefix("Bearer "), options={"verify_signature": False})
+        assert seen.path == f"/{claims['sub']}"
+    assert 5 == len(net.server.token_requests)
 
 
 def test_msal_dotnet_2798_an_assertion_for_another_audience(asker: Caller) -> None:
@@ -1981,8 +2008,8 @@ def test_cve_2025_6514_an_address_handed_to_a_shell(asker: Caller, net: Net) -> 
 
 def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None:
     """
-    X5, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked for by
-    the configuration, and nothing that it names is fetched.
+    X5, R9728-7, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked
+    for by the configuration, and nothing that it names is fetched.
     """
     challenge = (
         f'Bearer resource="{BILLING}", scope="admin", error="invalid_token", '
@@ -1999,6 +2026,28 @@ def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None
 
     assert {((ORDERS,), ())} == {(r.resources, r.scopes) for r in net.server.token_requests}
     assert 0 == net.at(FILES).connections
+
+
+def test_mcp_a_token_is_passed_through(caller: Caller, net: Net) -> None:
+    """
+    X6, MCP: a token that came in is exchanged, and only what came of that goes out; where nothing
+    does, nothing is sent.
+    """
+    alice = user_of(net, "alice")
+    inbound = alice.token.reveal()
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        client.get(f"{API}/x", auth=auth.on_behalf_of(alice))
+        net.server.fail_next(1, status=400, error="invalid_request")
+        with pytest.raises(OAuthError):
+            client.get(f"{API}/refused", auth=auth.on_behalf_of(user_of(net, "bob")))
+        with pytest.raises(TokenRequestError, match="on behalf of others only"):
+            client.get(f"{API}/for-nobody")
+
+    assert ["/x"] == [seen.path for seen in net.at(API).seen]
+    assert not any(seen.contains(inbound) for _, seen in net.ledger())
 
 
 def test_rfc_9449_another_token_type(asker: Caller, net: Net) -> None:
@@ -2502,21 +2551,26 @@ CATALOGUE = {"R": 16, "U": 11, "M": 9, "C": 13, "T": 19, "X": 8, "L": 11, "H": 4
 
 def test_the_page_and_this_file_are_one_list() -> None:
     """
-    The page has a row for each advisory, in order; each test it names is here and says in its
+    The page has a row for each advisory, in order; each test it names is there and says in its
     docstring that it is about that row; and no test is here that it does not name.
     """
     page = PAGE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z]\d+) \|(.*)\|$", page, re.MULTILINE)
+    here = {name for name in vars(sys.modules[__name__]) if name.startswith("test_")}
+    # A few are beside others of their kind.
     tests = {
-        name: function.__doc__ or ""
-        for name, function in vars(sys.modules[__name__]).items()
-        if name.startswith("test_") and name != "test_the_page_and_this_file_are_one_list"
+        node.name: ast.get_docstring(node) or ""
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
     }
 
     named = [(row, name) for row, text in rows for name in re.findall(r"`(test_\w+)`", text)]
 
     everything = [f"{kind}{n}" for kind, count in CATALOGUE.items() for n in range(1, count + 1)]
     assert everything == [row for row, _ in rows]
-    assert set(tests) == {name for _, name in named}
-    strangers = [(row, name) for row, name in named if not re.search(rf"\b{row}\b", tests[name])]
+    assert set() == here - {"test_the_page_and_this_file_are_one_list"} - {n for _, n in named}
+    strangers = [
+        (row, name) for row, name in named if not re.search(rf"\b{row}\b", tests.get(name, ""))
+    ]
     assert [] == strangers

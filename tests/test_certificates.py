@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -42,20 +41,13 @@ from tests.servers.oidc_provider.clients import TLS_NAME, registered, server_tls
 from tests.servers.proofs import CertificateApi, thumbprint_of
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import asking, authority
+from tests.test_oidc_provider import BOTH
 
 ORDERS = "https://orders.example.com/api"
 BILLING = "urn:example:billing"
 OPAQUE = "urn:example:opaque"
 PLAIN = "urn:example:plain"
 CLIENT = "bound tls_client_auth"
-
-# A colour of each kind, where all six would say the same.
-BOTH = pytest.mark.parametrize(
-    "caller",
-    [(httpx2, "sync"), (httpx, "asyncio")],
-    ids=["httpx2-sync", "httpx-asyncio"],
-    indirect=True,
-)
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +129,8 @@ def test_the_certificate_goes_with_its_tokens_and_to_nobody_else(
     caller: Caller, fleet: Fleet, provider: OidcProvider
 ) -> None:
     """
-    R8705-2, R8705-4, P3: the APIs of such a resource see the certificate that the token says; one
-    of another kind, a stranger, and whoever is led to by a redirect see none.
+    L8, R8705-2, R8705-4, P3, R9700-2: the APIs of such a resource see the certificate that the
+    token says; one of another kind, a stranger, and whoever is led to by a redirect see none.
     """
     auth = fleet.auth(unmapped="anonymous")
     fleet.orders.redirect("/away", to=f"{fleet.sink.url}/landing")
@@ -246,6 +238,7 @@ def test_a_certificate_that_is_gone_is_not_replaced_by_another(
         with pytest.raises(EgressBlockedError, match="not in the files any more"):
             client.get(f"{fleet.orders.url}/v1")
         assert [] == fleet.orders.seen
+        assert "egress_blocked" == fleet.events[-1].name
         clock.advance(6)
         assert 200 == client.get(f"{fleet.orders.url}/v1").status_code
         fleet.file.write_text("half a certificate")

@@ -137,31 +137,35 @@ def test_the_module_is_the_script(
     assert "No resource is mapped" in capsys.readouterr().out
 
 
-def test_without_its_libraries_it_says_what_to_install() -> None:
+def test_without_its_libraries_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
     The extra is named.
     """
-    code = (
-        "import sys; sys.modules['typer'] = None\n"
-        "from resource_tokens.cli import main\n"
-        "sys.exit(main())"
-    )
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "resource_tokens.cli.app")
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    with pytest.raises(SystemExit) as ended:
+        main()
 
-    assert 2 == done.returncode
-    assert "pip install 'resource-tokens[cli]'" in done.stderr
+    assert 2 == ended.value.code
+    assert "needs typer: pip install 'resource-tokens[cli]'" in capsys.readouterr().err
 
 
 def test_no_settings_at_all(run: Run) -> None:
     """
     Where they were looked for is said.
     """
-    for command in (["token", "https://a.example.com/"], ["check"], ["explain", "https://a/"]):
+    nowhere = "There are no settings: no resource-tokens.toml in this folder"
+    for command in (["token", "https://a.example.com/"], ["explain", "https://a/"]):
         done = run(*command)
 
         assert 2 == done.exit_code
-        assert "There are no settings: no resource-tokens.toml in this folder" in done.stderr
+        assert nowhere in done.stderr
+    checked = run("check")
+    assert 1 == checked.exit_code
+    assert f"the environment: error[settings] {nowhere}" in checked.output
 
 
 def test_settings_are_found(run: Run, settled: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -425,7 +425,7 @@ def test_a_server_is_still_a_value() -> None:
 
 def test_one_of_your_own_takes_ten_lines() -> None:
     """
-    All that a dialect says, for a server that nobody has heard of.
+    R8693-3: all that a dialect says, for a server that nobody has heard of.
     """
     mine = Dialect(
         name="mine",

@@ -28,7 +28,7 @@ ERRORS = [
     AudienceMismatchError("message", "urn:x:a", ("urn:x:b",)),
     TokenRequestError("message", "urn:x:a", 503),
     OAuthError("message", "urn:x:a", 400, "invalid_target", "words", "https://e.test/"),
-    TokenRefusedError("message", 403, "insufficient_scope", (("WWW-Authenticate", "Bearer"),)),
+    TokenRefusedError("message", 403, "insufficient_scope", {"WWW-Authenticate": "Bearer"}),
     ResourceTokensError(),
 ]
 

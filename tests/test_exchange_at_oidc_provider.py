@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
-import httpx2
 import jwt
 import pytest
 
@@ -30,16 +28,10 @@ from tests.conftest import Caller
 from tests.servers.apis import LedgerApi
 from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, registered
+from tests.test_oidc_provider import BOTH
 
 ORDERS, PARTNER = "https://orders.example.com/api", "urn:example:partner"
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
-
-BOTH = pytest.mark.parametrize(
-    "caller",
-    [(httpx2, "sync"), (httpx, "asyncio")],
-    ids=["httpx2-sync", "httpx-asyncio"],
-    indirect=True,
-)
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,13 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_private_folder", "_sealing", "egress", "events"}
-    | {"_proofs", "_refusals", "ledger", "refresh_tokens"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects"},
+    {"_single_flight", "_turns", "_recently_used", "stores", "_private_folder", "_sealing"}
+    | {"egress", "events", "_proofs", "_refusals", "ledger", "refresh_tokens"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects", "_together"},
     {"cache", "logs"},
     {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
-    | {"pytest_plugin", "settings", "telemetry", "_local_http", "_local_proofs", ""},
+    | {"conformance", "pytest_plugin", "settings", "telemetry"}
+    | {"_local_http", "_local_proofs", ""},
 ]
 
 
@@ -149,7 +150,7 @@ LOCAL_IMPORTS = {
     ("_sealing.py", "cryptography.fernet"),
     ("auth.py", "resource_tokens.settings"),
     ("files.py", "platformdirs"),
-    ("cache.py", "anyio"),
+    ("_together.py", "anyio"),
     ("stores.py", "cryptography.fernet"),
     ("inbound/_asgi.py", "fastapi.security"),
     ("inbound/_asgi.py", "starlette.exceptions"),
@@ -320,7 +321,7 @@ def everything_printable(world: World, auth: ResourceTokenAuth) -> str:
 
 def test_no_secret_in_any_repr(caller: Caller, world: World) -> None:
     """
-    P9: whatever object of ours is printed, it shows neither token nor client secret.
+    P9, R6750-10: whatever object of ours is printed, it shows neither token nor client secret.
     """
     auth = world.auth()
     with caller.client(auth=auth) as client:

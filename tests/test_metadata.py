@@ -60,7 +60,8 @@ def token_endpoint(body: Any, **options: Any) -> str | None:
 @pytest.mark.parametrize("issuer", ["https://h", "https://h/"])
 def test_where_to_look_for_the_metadata_of_a_host(issuer: str) -> None:
     """
-    R8414-1, R8414-3, RMCP-6: the OAuth address, then the OpenID one; one slash at the end removed.
+    R8414-1, R8414-3, RMCP-6, R8615-1: the OAuth address, then the OpenID one; one slash at the end
+    removed.
     """
     requests = metadata_requests(issuer)
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx2
 import jwt
@@ -24,6 +26,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from resource_tokens import (
+    AuthorizationServer,
+    ClientSecretBasic,
     ConfigurationError,
     Resource,
     ResourceTokenAuth,
@@ -33,6 +37,7 @@ from resource_tokens import (
     TokenRequestError,
 )
 from resource_tokens.inbound import InboundToken
+from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
 
@@ -473,15 +478,17 @@ def test_a_block_is_for_a_subject_and_nothing_else(world: World, make: Any) -> N
 )
 def test_what_is_no_subject_is_refused(world: World, given: Any, words: str) -> None:
     """
-    With what to give instead, and without the token in the message or in the frames of the error.
+    With what to give instead, and without the token in the message or in our frames of the error.
     """
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        world.auth().on_behalf_of(given)
+    auth = world.auth()
+    for view in (auth, auth.cache):
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            view.on_behalf_of(given)
 
-    for entry in caught.traceback:
-        if "subject_tokens" in str(entry.path):
-            assert "eyJ-a-token" not in repr(entry.locals)
-    assert "eyJ-a-token" not in str(caught.value)
+        ours = [e for e in caught.traceback if "resource_tokens" in str(e.path)]
+        assert ours
+        assert "eyJ-a-token" not in repr([e.locals for e in ours])
+        assert "eyJ-a-token" not in str(caught.value)
 
 
 def test_a_token_of_our_own_is_no_subject(caller: Caller, world: World) -> None:
@@ -511,8 +518,10 @@ def test_what_is_no_subject_token_is_refused(arguments: dict[str, Any], words: s
     """
     At construction.
     """
-    with pytest.raises(ConfigurationError, match=words):
-        SubjectToken(**{"token": "t", **arguments})
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        SubjectToken(**{"token": "eyJ-a-token", **arguments})
+
+    assert "eyJ-a-token" not in repr(caught.traceback[-1].locals)
 
 
 def test_a_subject_token_is_a_value_that_keeps_its_secret() -> None:
@@ -547,3 +556,148 @@ def test_an_inbound_token_is_a_subject(world: World) -> None:
 
     assert "alice" == subject_of(token)
     assert expires_at.timestamp() == pytest.approx(token.expires_at.timestamp())
+
+
+# Many at a time.
+
+
+class Counting:
+    """
+    Authorization servers in this process: each token says what was asked for, and nothing else.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.asked = 0
+        self.now = 1e9
+        self.auth = ResourceTokenAuth(
+            AuthorizationServer(
+                token_endpoint="https://login.example.com/token",
+                transport=httpx2.MockTransport(self._answer),
+            ),
+            ClientSecretBasic("middle", "s"),
+            resources=APIS,
+            clock=lambda: self.now,
+            wall_clock=lambda: self.now,
+            **kwargs,
+        )
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked += 1
+        form = dict(parse_qsl(request.content.decode()))
+        who = form.get("subject_token", "this-service")
+        token = f"{who}|{form['resource']}|{self.asked}"
+        members = {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+        return httpx2.Response(200, json=members)
+
+
+APIS = ["https://a.example.com/", "https://b.example.com/", "https://c.example.com/"]
+
+
+def whose(token: Any) -> tuple[str, str]:
+    who, resource, _ = token.reveal().split("|")
+    return who, resource
+
+
+def test_ten_thousand_interleavings_of_two_users() -> None:
+    """
+    Two tasks that hand over to each other at random, in blocks, in blocks in blocks and with views,
+    while tokens expire and are forgotten under them: each token is of who asks, for what is asked.
+    """
+    bench, dice = Counting(), random.Random(9)
+    auth, wrong, turns = bench.auth, [], [0]
+
+    async def pause() -> None:
+        for _ in range(dice.randrange(3)):
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def look(expected: str, given: ResourceTokenAuth) -> None:
+        url = dice.choice(APIS)
+        found = whose(await given.atoken_for(url))
+        if found != (expected, url):
+            wrong.append((expected, found))
+
+    async def one(name: str, other: str, steps: int) -> None:
+        mine = auth.on_behalf_of(SubjectToken(name))
+        for step in range(steps):
+            if step % 40 == 0:
+                auth.cache.forget()
+            if step % 25 == 0:
+                bench.now += 1000
+            await pause()
+            if dice.random() < 0.3:
+                await look("this-service", auth)
+            with auth.on_behalf_of(SubjectToken(name)):
+                await pause()
+                await look(name, auth)
+                await pause()
+                if dice.random() < 0.3:
+                    with auth.on_behalf_of(SubjectToken(other)):
+                        await pause()
+                        await look(other, auth)
+                    await look(name, auth)
+            await pause()
+            await look(name, mine)
+
+    async def main() -> None:
+        await asyncio.gather(one("alice", "carol", 2_500), one("bob", "carol", 2_500))
+
+    asyncio.run(main())
+
+    assert [] == wrong
+    assert turns[0] > 10_000
+    assert bench.asked > 100
+
+
+def test_two_users_in_many_threads() -> None:
+    """
+    The same with threads that really take turns, on one auth object.
+    """
+    bench = Counting()
+
+    def work(number: int) -> set[tuple[str, str]]:
+        name = ("alice", "bob")[number % 2]
+        found = set()
+        for step in range(250):
+            if step % 50 == number:
+                bench.auth.cache.forget()
+            with bench.auth.on_behalf_of(SubjectToken(name)) as view:
+                found.add((name, whose(bench.auth.token_for(APIS[step % 3]))[0]))
+                found.add((name, whose(view.token_for(APIS[step % 2]))[0]))
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set().union(*pool.map(work, range(8)))
+
+    assert {("alice", "alice"), ("bob", "bob")} == found
+
+
+def test_five_thousand_users_of_three_apis() -> None:
+    """
+    P2, P6, P10: one exchange for each user and API however often it is asked for at the same time;
+    and with room for a tenth of the tokens, no more than that is ever kept.
+    """
+    users, room = 5_000, 1_500
+    small = MemoryTokenStore(maxsize=room)
+    bench = Counting(store=small)
+
+    async def user(number: int) -> None:
+        name = f"user-{number}"
+        with bench.auth.on_behalf_of(SubjectToken(name)):
+            asked = [bench.auth.atoken_for(url) for url in (*APIS, *APIS)]
+            found = [whose(token) for token in await asyncio.gather(*asked)]
+        assert [(name, url) for url in (*APIS, *APIS)] == found
+
+    async def main() -> None:
+        # As many at a time as there is room for: who waits longer finds its token gone.
+        for first in range(0, users, 250):
+            await asyncio.gather(*(user(first + number) for number in range(250)))
+
+    asyncio.run(main())
+
+    assert 3 * users == bench.asked
+    assert room == len(small)
+    cache = bench.auth.cache
+    assert len(cache.bindings._bound) <= 2 * room
+    assert len(cache.bindings._shown) <= 2 * room
+    assert len(cache.subjects._built) <= 3 * users

@@ -14,11 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import ECKey
+from jwt.algorithms import ECAlgorithm
 
 from resource_tokens import (
     AsyncEgressGuard,
@@ -38,7 +42,7 @@ from resource_tokens import (
 from resource_tokens._proofs import Prover, Terms
 from resource_tokens.logs import TokenFilter
 from resource_tokens.testing import LocalResourceServer
-from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, World
 from tests.servers.apis import Answer
 from tests.servers.http2 import Http2Sink
 from tests.servers.ledger import Seen
@@ -47,15 +51,7 @@ from tests.servers.proofs import read_proof
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import serving
 from tests.test_logs import HTTP2, everything_written
-
-# A colour of each kind, where all six would say the same.
-BOTH = pytest.mark.parametrize(
-    "caller",
-    [(httpx2, "sync"), (httpx, "asyncio")],
-    ids=["httpx2-sync", "httpx-asyncio"],
-    indirect=True,
-)
-
+from tests.test_oidc_provider import BOTH
 
 KEY = ProofKey()
 
@@ -239,7 +235,7 @@ def test_proof_and_token_are_each_replaced_once(
 
     assert [401, 401, 200] == [seen.status for seen in api.seen_under("/x")]
     assert 2 == len(world.server.issued)
-    assert {"proof_refused", "token_rejected"} <= set(world.event_names())
+    assert {"proof_renewed", "token_rejected"} <= set(world.event_names())
 
 
 @BOTH
@@ -516,7 +512,7 @@ def test_an_error_that_repeats_the_proof_does_not_show_it(caller: Caller, world:
         {world.orders.url: bound(ORDERS)},
         on_event=world.events.append,
     )
-    with pytest.raises(OAuthError, match="Compare the clocks") as caught:
+    with pytest.raises(OAuthError, match="compare the clocks") as caught:
         caller.token_for(auth, world.orders.url)
 
     assert 1 == len(seen)
@@ -682,9 +678,9 @@ def test_servers_are_remembered_up_to_a_number() -> None:
     """
     prover = Prover(lambda: 0.0, maxsize=2)
     for server in ("a", "b"):
-        prover.heed(server, Terms(), {"dpop-nonce": f"of-{server}"})
+        prover.heed(server, Terms(), f"of-{server}")
     prover.terms("a")
-    prover.heed("c", Terms(), {"dpop-nonce": "of-c"})
+    prover.heed("c", Terms(), "of-c")
 
     nonces = [prover.terms(server).nonce for server in "abc"]
     assert ["of-a", None, "of-c"] == nonces
@@ -698,7 +694,7 @@ def test_threads_learn_of_nonces_together() -> None:
 
     def learn(number: int) -> str:
         server = number % 4
-        return prover.heed(server, Terms(), {"dpop-nonce": f"n{number}"}, "use_dpop_nonce")
+        return prover.heed(server, Terms(), f"n{number}", "use_dpop_nonce")
 
     with ThreadPoolExecutor(8) as pool:
         reasons = set(pool.map(learn, range(400)))
@@ -713,4 +709,65 @@ def test_a_nonce_that_was_used_already_is_no_reason() -> None:
     """
     prover = Prover(lambda: 0.0)
 
-    assert "" == prover.heed("a", Terms("n"), {"dpop-nonce": "n"}, "use_dpop_nonce")
+    assert "" == prover.heed("a", Terms("n"), "n", "use_dpop_nonce")
+
+
+@BOTH
+def test_a_hook_that_goes_elsewhere_takes_no_proof(caller: Caller, world: World) -> None:
+    """
+    P3: after the auth flow, a hook sends the request to a stranger, without its token.
+    """
+
+    def divert(request: Any) -> None:
+        request.url = request.url.copy_with(port=world.sink.port)
+        request.headers["Host"] = request.url.netloc.decode("ascii")
+        del request.headers["Authorization"]
+
+    async def adivert(request: Any) -> None:
+        divert(request)
+
+    hooks = {"request": [divert if caller.blocking else adivert]}
+    with caller.client(auth=proving(world), event_hooks=hooks) as client:
+        client.get(world.orders.url)
+
+    assert [([], [])] == [(s.header("dpop"), s.header("authorization")) for s in world.sink.seen]
+
+
+def signed_by_hand(changes: dict[str, Any], header: dict[str, Any], url: str) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    claims = {"jti": str(uuid4()), "htm": "POST", "htu": url, "iat": int(time.time())} | changes
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, key, "ES256", {"typ": "dpop+jwt", "jwk": jwk} | header)
+
+
+@pytest.mark.parametrize(
+    ("changes", "header", "words"),
+    [
+        ({"htm": "GET"}, {}, "htm"),
+        ({"htu": "https://elsewhere.example.com/token"}, {}, "htu"),
+        ({"iat": 1_000_000_000}, {}, "iat"),
+        ({"ath": "of no token"}, {}, "ath"),
+        ({"jti": None}, {}, "jti"),
+        ({}, {"typ": "JWT"}, "typ"),
+        ({}, {"jwk": {"kty": "EC"}}, ""),
+        ({}, {"jwk": None}, ""),
+    ],
+)
+def test_the_servers_for_tests_take_no_wrong_proof(
+    world: World, changes: dict[str, Any], header: dict[str, Any], words: str
+) -> None:
+    """
+    RFC 9449 4.3: what a program sends wrongly, its tests are told.
+    """
+    where = world.server.token_endpoint
+    form = {"grant_type": "client_credentials", "resource": ORDERS}
+    form |= {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    with httpx.Client() as client:
+        good = {"DPoP": signed_by_hand({}, {}, where)}
+        wrong = {"DPoP": signed_by_hand(changes, header, where)}
+        answers = [client.post(where, data=form, headers=headers) for headers in (good, wrong)]
+
+    assert [200, 400] == [answer.status_code for answer in answers]
+    assert "invalid_dpop_proof" == answers[1].json()["error"]
+    assert words in answers[1].json()["error_description"]

@@ -152,7 +152,7 @@ def test_the_token_type_is_case_insensitive(token_type: str) -> None:
 @pytest.mark.parametrize("token_type", ["mac", "DPoP", "N_A", "", None, 1, ["Bearer"], "Bearer "])
 def test_an_unknown_token_type_is_refused(token_type: Any) -> None:
     """
-    R6749-12, R8693-5, X7: a token that is not understood is not used.
+    R6749-12, R8693-5, X7, R9449-6: a token that is not understood is not used.
     """
     with pytest.raises(TokenRequestError, match="token_type"):
         judged(good(token_type=token_type))
@@ -648,7 +648,7 @@ def test_a_resource_member_may_be_spelled_differently() -> None:
 @pytest.mark.parametrize("member", ["urn:x:b", ["urn:x:b"], [], 5, {}, None, ["urn:x:a", 5]])
 def test_a_resource_member_for_something_else_is_refused(member: Any) -> None:
     """
-    RRESP-1, RRESP-2, X2: present and different, or malformed: the token is not used.
+    RRESP-1, RRESP-2, X2, RIDJAG-5: present and different, or malformed: the token is not used.
     """
     with pytest.raises(AudienceMismatchError):
         judged(good(resource=member))

@@ -702,8 +702,8 @@ def test_what_was_mapped_is_what_was_connected_to_and_sent(
     desk: Desk, pair: tuple[Rules, str], by_base_url: str
 ) -> None:
     """
-    P1, P3, P4, U1 to U11: for any destination and any URL, either nothing is sent, or one request
-    with the one token of the resource that the socket and the bytes written belong to.
+    P1, P3, P4, U1 to U11, R6749-18: for any destination and any URL, either nothing is sent, or one
+    request with the one token of the resource that the socket and the bytes written belong to.
     """
     rules, url = pair
     try:

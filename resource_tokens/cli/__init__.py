@@ -10,10 +10,9 @@ import sys
 __all__ = ["main"]
 
 
-def main() -> int:
+def main() -> None:
     """
-    Run the command line. It ends the process with its exit status, unless what it needs is not
-    installed.
+    Run the command line, and end the process with its exit status.
     """
     try:
         from resource_tokens.cli.app import app
@@ -21,8 +20,7 @@ def main() -> int:
         sys.stderr.write(
             f"The command line needs {error.name}: pip install 'resource-tokens[cli]'\n"
         )
-        return 2
+        sys.exit(2)
     # What there is to say of events, the commands say themselves.
     logging.getLogger("resource_tokens").addHandler(logging.NullHandler())
     app()
-    return 0

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from resource_tokens.cli import main
 
-sys.exit(main())
+main()

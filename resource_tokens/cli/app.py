@@ -15,13 +15,26 @@ import typer
 
 from resource_tokens import __version__
 from resource_tokens.cli import demo as demonstration
+from resource_tokens.cli.audit import Audit, requests_from
+from resource_tokens.cli.audit_page import as_html
+from resource_tokens.cli.audit_reports import as_json as json_of
+from resource_tokens.cli.audit_reports import as_junit, as_sarif, print_report
 from resource_tokens.cli.check import Finding, as_findings, findings, findings_online
 from resource_tokens.cli.explain import Explanation
 from resource_tokens.cli.explain import explain as explanation_of
 from resource_tokens.cli.requests import Wanted, body_from, headers_from, send
 from resource_tokens.cli.sources import file_meant, settings_meant
-from resource_tokens.cli.terminal import failing, output_console, print_json, print_pairs, safe
+from resource_tokens.cli.terminal import (
+    error_console,
+    failing,
+    output_console,
+    print_json,
+    print_pairs,
+    safe,
+)
+from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.settings.file import Reading, read
+from resource_tokens.settings.problems import Problem
 from resource_tokens.tokens import AccessToken
 
 __all__ = ["app"]
@@ -85,23 +98,26 @@ def check(
     The exit status is 1 if there is an error, or with --strict a warning.
     """
     path = file_meant(file)
-    if path is None:
-        with failing():
-            reading = Reading(settings_meant(None), ())
-    else:
-        reading = read(path)
-    settings, found = reading.settings, as_findings(reading.problems)
+    settings, problems = _read_environment() if path is None else read(path)
+    found = as_findings(problems)
     if settings is not None:
         found += findings(settings)
         found += findings_online(settings) if online else ()
     found.sort(key=lambda finding: finding.line or 0)
-    origin = str(path) if settings is None else settings.origin
+    origin = "the environment" if path is None else str(path)
     if as_json:
         print_json({"origin": origin, "findings": [finding._asdict() for finding in found]})
     else:
         _print_findings(origin, found)
     decisive = {"error", "warning"} if strict else {"error"}
     raise typer.Exit(1 if any(finding.level in decisive for finding in found) else 0)
+
+
+def _read_environment() -> Reading:
+    try:
+        return Reading(settings_meant(None), ())
+    except ConfigurationError as error:
+        return Reading(None, (Problem(None, (), str(error)),))
 
 
 def _print_findings(origin: str, found: list[Finding]) -> None:
@@ -298,6 +314,79 @@ def request(
         status = send(auth.scoped(*scope) if scope else auth, wanted)
         auth.close()
     raise typer.Exit(0 if status < 400 else 1)
+
+
+@app.command()
+def audit(
+    destinations: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DESTINATION]...", help="The APIs to ask; all by default."),
+    ] = None,
+    *,
+    requests: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--request", "-r", help="A harmless request, 'GET URL', instead of the settings' own."
+        ),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="How many seconds to wait for tokens to expire.")
+    ] = 0.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 10.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing before sending.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF to this file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Ask your APIs which of them check what they are shown.
+
+    Each API is asked a harmless request with its own token, without one, with one that was issued
+    for a canary, and with an expired one and one of the wrong scope where these can be had. No API
+    is shown the token of another.
+
+    The exit status is 1 if an API accepts what it must refuse, 2 if something could not be judged,
+    and 0 if all is well.
+    """
+    console = error_console()
+    with failing():
+        settings = settings_meant(config)
+        status = console.status("")
+        auditing = Audit(
+            settings,
+            requests=requests_from(settings, requests or []),
+            only=destinations or (),
+            wait=wait,
+            timeout=timeout,
+            progress=lambda what: status.update(safe(what)),
+        )
+        if not yes:
+            _ask_leave(auditing)
+        with status:
+            report = auditing.run()
+        for path, written in ((html, as_html), (sarif, as_sarif), (junit, as_junit)):
+            if path is not None:
+                path.write_text(written(report), "utf-8")
+    if as_json:
+        print_json(json_of(report))
+    else:
+        print_report(report, output_console())
+    raise typer.Exit(report.status)
+
+
+def _ask_leave(auditing: Audit) -> None:
+    console = error_console()
+    for wanted, presented in auditing.plan:
+        console.print(safe(f"{wanted.method} {wanted.url}: {', '.join(presented)}"))
+    count = sum(len(presented) for _, presented in auditing.plan)
+    try:
+        if typer.confirm(f"Send these {count} requests?", err=True):
+            return
+    except typer.Abort:
+        console.print(safe("\nNobody is there to ask: say --yes."))
+    raise typer.Exit(2)
 
 
 @app.command()

@@ -79,7 +79,7 @@ class TokenMiddleware:
             return
         document = self._metadata(scope["path"]) if kind == "http" else None
         if document is not None and scope["method"] in {"GET", "HEAD"}:
-            headers = [("Content-Type", "application/json"), ("Cache-Control", "max-age=3600")]
+            headers = {"Cache-Control": "max-age=3600"}
             await _answer(send, "http.response", 200, headers, document)
             return
         try:
@@ -95,13 +95,12 @@ class TokenMiddleware:
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refused: TokenRefusedError) -> None:
     members = {"error": refused.error, "error_description": str(refused)}
-    headers = [("Content-Type", "application/json"), *refused.headers]
     if scope["type"] == "http":
-        await _answer(send, "http.response", refused.status, headers, members)
+        await _answer(send, "http.response", refused.status, refused.headers, members)
         return
     await receive()
     if "websocket.http.response" in scope.get("extensions", {}):
-        await _answer(send, "websocket.http.response", refused.status, headers, members)
+        await _answer(send, "websocket.http.response", refused.status, refused.headers, members)
         return
     # ASGI: closed before it is accepted, a websocket is answered with 403.
     await send({"type": "websocket.close", "code": 1008})
@@ -111,12 +110,12 @@ async def _answer(
     send: Send,
     kind: str,
     status: int,
-    headers: Iterable[tuple[str, str]],
+    headers: dict[str, str],
     members: dict[str, Any],
 ) -> None:
     body = json.dumps({name: value for name, value in members.items() if value}).encode()
-    pairs = [(name.lower().encode(), value.encode("ascii", "replace")) for name, value in headers]
-    pairs.append((b"content-length", str(len(body)).encode()))
+    own = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in (headers | own).items()]
     await send({"type": f"{kind}.start", "status": status, "headers": pairs})
     await send({"type": f"{kind}.body", "body": body})
 
@@ -148,14 +147,11 @@ class DependencySignature:
 
 def http_exception(refused: TokenRefusedError) -> Exception:
     """
-    What Starlette and FastAPI answer with. They have one value for each header.
+    What Starlette and FastAPI answer with.
     """
     from starlette.exceptions import HTTPException
 
-    headers: dict[str, str] = {}
-    for name, value in refused.headers:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return HTTPException(refused.status, str(refused), headers)
+    return HTTPException(refused.status, str(refused), refused.headers)
 
 
 # RFC 3986 3.3: what a path may hold as it is.

@@ -5,7 +5,8 @@ Opaque tokens: what their issuer says of them, kept for a short while (RFC 7662)
    Until then it is not noticed that the token was revoked.
 2. That a token is not active is believed for five seconds.
 3. Requests with the same token at the same time ask once.
-4. Tokens are kept as digests, and those that are not active apart: whoever sends made-up ones does
+4. At most sixteen questions are under way at a time, whoever sends how many tokens.
+5. Tokens are kept as digests, and those that are not active apart: whoever sends made-up ones does
    not push out the others.
 """
 
@@ -21,6 +22,7 @@ from resource_tokens._addresses import Reach
 from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import SingleFlight
+from resource_tokens._turns import Turns
 from resource_tokens.exceptions import TokenRequestError
 from resource_tokens.inbound._issuer import Issuer, unchecked
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
@@ -76,6 +78,7 @@ class Introspection:
         self._clock = clock
         self._wall_clock = wall_clock
         self._flights = SingleFlight()
+        self._turns = Turns(clock)
         self._lock = SafeLock()
         # Both guarded by _lock.
         self._active: LRUCache[bytes, _Said] = LRUCache(_MAX_KEPT)
@@ -93,7 +96,8 @@ class Introspection:
         async def look_and_ask() -> _Said:
             return self._known(key) or await self._ask(key, token, io)
 
-        limit = 5 * self._issuer.server.timeout.total_seconds() + 1
+        # The metadata and the keys, one's turn, the question.
+        limit = 6 * self._issuer.server.timeout.total_seconds() + 1
         said: _Said = self._known(key) or await self._flights.once(key, io, look_and_ask, limit)
         if said.failure:
             raise unchecked(said.failure)
@@ -109,14 +113,20 @@ class Introspection:
         server = self._issuer.server
         if endpoint is None:
             return _Said(failure=f"{server.name!r} names no usable introspection_endpoint")
-        asked_at, now = self._clock(), self._wall_clock()
-        recipient = Recipient(server, endpoint, now, self._audience)
-        try:
-            message = introspection_request(token, self._client_auth, recipient, reach)
-            answer = await io.send(message, server, server.timeout.total_seconds())
-            members = introspected(answer, server)
-        except (SendError, TokenRequestError, ValueError) as error:
-            return _Said(failure=str(error))
+        limit = server.timeout.total_seconds()
+        with self._turns.ask(endpoint, _AT_A_TIME, limit) as turn:
+            # What holds the turns cannot end while its own thread waits in here.
+            if not (io.blocking and self._turns.held_by_this_thread(endpoint)):
+                await io.wait(turn.future, limit)
+            if not turn.future.done():
+                return _Said(failure=f"{server.name!r} was asked about others all the time")
+            asked_at, now = self._clock(), self._wall_clock()
+            recipient = Recipient(server, endpoint, now, self._audience)
+            try:
+                message = introspection_request(token, self._client_auth, recipient, reach)
+                members = introspected(await io.send(message, server, limit), server)
+            except (SendError, TokenRequestError, ValueError) as error:
+                return _Said(failure=str(error))
         lasts = _NEGATIVE if members is None else BELIEVED_FOR
         expires_at = None if members is None else claims_in(members).expires_at
         if expires_at is not None:
@@ -139,3 +149,4 @@ class Introspection:
 BELIEVED_FOR = 60.0
 _NEGATIVE = 5.0
 _MAX_KEPT = 1024
+_AT_A_TIME = 16

@@ -131,12 +131,13 @@ def normalised(url: str) -> str:
     A URL as `htu` (RFC 9449 4.3, RFC 3986 6.2.2 and 6.2.3): no query, no default port, scheme and
     host in lower case, percent-encoding in upper case.
     """
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
+    bare = url.partition("#")[0].partition("?")[0]
     scheme, _, rest = bare.partition("://")
     authority, slash, path = rest.partition("/")
     scheme, authority = scheme.lower(), authority.lower()
     authority = authority.removesuffix({"https": ":443", "http": ":80"}.get(scheme, "\0"))
-    path = re.sub(r"%[0-9A-Fa-f]{2}", _decoded_if_plain, path)
+    if "%" in path:
+        path = re.sub(r"%[0-9A-Fa-f]{2}", _decoded_if_plain, path)
     return f"{scheme}://{authority}{slash or '/'}{path}"
 
 

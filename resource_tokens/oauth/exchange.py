@@ -52,7 +52,7 @@ class Exchange(ABC):
     @abstractmethod
     def on_behalf_of(self, subject: SubjectToken) -> Grant:
         """
-        The grant of one subject.
+        The grant of one subject. It says where it may go (`Grant.may_go_to`).
         """
 
     def __eq__(self, other: object) -> bool:
@@ -131,8 +131,9 @@ class TokenExchange(Exchange):
             ConfigurationError: If the actor token cannot be read.
         """
         grant = self._grant(subject)
-        # draft-ietf-oauth-identity-chaining: `audience` "contains the well-known/logical name of
-        # the authorization server of domain B"; so it is in draft-ietf-oauth-identity-assertion.
+        # Here the audience is a server, and the API is named to that one. So it is in identity
+        # chaining (draft-ietf-oauth-identity-chaining) and for an ID-JAG
+        # (draft-ietf-oauth-identity-assertion-authz-grant), which knows no other way.
         grant.target = (("audience", issuer),)
         wanted = (self._types[2],) if self._types[2] else grant.answers.issued_token_types[::-1]
         # RFC 8693 2.2.1: "N_A" if what was issued is no access token.
@@ -314,7 +315,7 @@ class _Chained(Grant):
     A grant that presents what another authorization server says of the subject to the next.
     """
 
-    __slots__ = ("_assertion", "_extra", "first")
+    __slots__ = ("_assertion", "_extra", "expires_at", "first", "rotates")
     grant_type = JwtBearer.grant_type
     confidential: ClassVar[bool] = True
     portable: ClassVar[bool] = False
@@ -323,13 +324,7 @@ class _Chained(Grant):
         self.first: TokenRequest = first
         self._extra = extra
         self._assertion = assertion
-
-    @property
-    def expires_at(self) -> float | None:  # type: ignore[override]  # read only
-        """
-        As of the subject.
-        """
-        return self.first.grant.expires_at
+        self.expires_at, self.rotates = first.grant.expires_at, first.grant.rotates
 
     def presenting(self, assertion: AccessToken) -> Grant:
         """

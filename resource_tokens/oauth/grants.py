@@ -192,6 +192,15 @@ class Grant(ABC):
             sent: The secrets of the request.
         """
 
+    def give_up(self) -> Secret | None:
+        """
+        Present nothing any more, today and later.
+
+        Returns:
+            The refresh token to revoke (RFC 7009), if the grant has one.
+        """
+        return None
+
     def end(self) -> None:  # noqa: B027 - most grants have no state
         """
         Nothing more is sent; what `accept` or `fail` have not been told of was never sent at all.
@@ -388,6 +397,14 @@ class RefreshToken(Grant):
                     self._ended = OAuthError(*error.args)
             elif isinstance(error, TokenRequestError) and _is_lost(error.status):
                 self._in_doubt = not self._reuse_known
+
+    def give_up(self) -> Secret:
+        """
+        See `Grant`. It has ended then, as by an `invalid_grant` of the server.
+        """
+        with self._lock:
+            self._ended = OAuthError("", "", None, "invalid_grant", "it was given up here")
+            return self._current
 
     def retry(self) -> None:
         """

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from resource_tokens.oauth.jwt import claims_in
+from resource_tokens.oauth.jwt import audience_in, date_in
 from resource_tokens.oauth.messages import quoted
 from resource_tokens.tokens import Secret
 
@@ -116,54 +116,64 @@ def judged(
     Raises:
         Refusal: If it is for somebody else, from somebody else, or not good at this time.
     """
-    said = claims_in(claims)
     # Hydra says of a refresh token too that it is active, and for what; Cognito's ID tokens have
     # the `typ` of its access tokens. Both say here what it is.
     if claims.get("token_use", "access") not in ("access", "access_token"):
         raise Refusal("The token is no access token (token_use).")
     # RFC 9068 4: the issuer "MUST exactly match the value of the "iss" claim".
-    if said.issuer != expected.issuer:
+    issuer, audience = claims.get("iss"), audience_in(claims)
+    if issuer != expected.issuer:
         raise Refusal(
-            f"The token is from the issuer {quoted(said.issuer)!r}, and not from "
+            f"The token is from the issuer {quoted(str(issuer))!r}, and not from "
             f"{expected.issuer!r}."
         )
     # RFC 9068 4: "The resource server MUST validate that the "aud" claim contains a resource
     # indicator value corresponding to an identifier the resource server expects for itself."
-    if expected.audience not in said.audience:
-        named = quoted(", ".join(said.audience))
+    if expected.audience not in audience:
+        named = quoted(", ".join(audience))
         raise Refusal(f"The token is for {named!r}, and not for {expected.audience!r}.")
-    for name, begins in (("nbf", said.not_before), ("iat", said.issued_at)):
+    for name in ("nbf", "iat"):
+        begins = date_in(claims, name)
         # A time that cannot be read is no time that has come.
-        if claims.get(name) is not None and (begins is None or begins > now + expected.skew):
+        unread = begins is None and claims.get(name) is not None
+        if unread or (begins is not None and begins > now + expected.skew):
             raise Refusal(f"The token is not good yet ({name}).")
-    expires_at = until if claims.get("exp") is None else said.expires_at
+    expires_at = until if claims.get("exp") is None else date_in(claims, "exp")
     if expires_at is None:
         raise Refusal("The token does not say when it expires.")
     # RFC 9068 4: "The current time MUST be before the time represented by the "exp" claim.
     # Implementers MAY provide for some small leeway".
     if now >= expires_at + expected.skew:
         raise Refusal("The token has expired.")
+    subject = claims.get("sub")
     return InboundToken(
         value,
-        said.issuer,
-        said.subject or None,
-        next((found for name in _CLIENT if isinstance(found := claims.get(name), str)), None),
-        said.audience,
-        _scopes(claims.get("scope")) | _scopes(claims.get("scp")),
+        expected.issuer,
+        subject if isinstance(subject, str) and subject else None,
+        _client(claims),
+        audience,
+        _scopes(claims),
         datetime.fromtimestamp(expires_at, UTC),
         MappingProxyType(claims),
     )
 
 
-def _scopes(value: object) -> frozenset[str]:
+def _client(claims: Mapping[str, Any]) -> str | None:
+    # RFC 9068 2.2; then OpenID Connect, Entra ID v1, Okta.
+    for name in ("client_id", "azp", "appid", "cid"):
+        value = claims.get(name)
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     # RFC 9068 2.2.3: `scope` as in RFC 8693 4.2, "a space-separated list of scopes". Okta writes
     # `scp` as an array, and so does Duende IdentityServer `scope`.
-    if isinstance(value, str):
-        return frozenset(value.split(" ")) - {""}
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return frozenset(value)
-    return frozenset()
-
-
-# RFC 9068 2.2; then OpenID Connect, Entra ID v1, Okta.
-_CLIENT = ("client_id", "azp", "appid", "cid")
+    found: set[str] = set()
+    for name in ("scope", "scp"):
+        value = claims.get(name)
+        names = value.split(" ") if isinstance(value, str) else value
+        if isinstance(names, list) and all(isinstance(each, str) for each in names):
+            found.update(names)
+    return frozenset(found - {""})

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._addresses import Reach
 from resource_tokens.exceptions import TokenRequestError
@@ -23,11 +24,14 @@ __all__ = [
     "Members",
     "date_in",
     "date_of",
+    "foreign_text",
+    "form",
     "json_object",
     "origin_of",
     "quoted",
     "refused_redirect",
     "retry_after",
+    "spellings",
 ]
 
 
@@ -171,3 +175,36 @@ def refused_redirect(answer: HTTPAnswer, what: str, resource: str) -> TokenReque
         resource,
         answer.status,
     )
+
+
+def form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
+    """
+    Parameters as the body of a request (`application/x-www-form-urlencoded`).
+    """
+    pairs = (
+        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
+    )
+    return urlencode(tuple(pairs)).encode("ascii")
+
+
+def spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
+    """
+    The secrets among parameters, as they are and as they are written in a form.
+    """
+    secrets = [value for _, value in parameters if isinstance(value, Secret)]
+    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
+
+
+def foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
+    """
+    A member of somebody else's answer as text that is safe to log; `None` if it is no text.
+
+    Args:
+        text: The member.
+        secrets: What was sent along, and must not show up.
+    """
+    if not isinstance(text, str):
+        return None
+    for secret in secrets:
+        text = text.replace(secret.reveal(), "[secret]")
+    return quoted(text)

@@ -67,6 +67,8 @@ class AuthorizationServer:
         issuer: The issuer identifier, exactly as the server writes it (RFC 8414 2). The token
             endpoint is discovered from it when `token_endpoint` is not given.
         token_endpoint: The URL to ask for tokens, when it should not be discovered.
+        revocation_endpoint: The URL to revoke tokens at (RFC 7009), when it should not be
+            discovered.
         dialect: How the server departs from the standards, if it does: the name of a preset, such
             as `"entra-v2"`, or a `Dialect`.
         verify: `True`, a CA bundle's path, or an `ssl.SSLContext`.
@@ -96,6 +98,7 @@ class AuthorizationServer:
     headers: Mapping[str, str] | tuple[tuple[str, Secret], ...] = ()
     uds: str | os.PathLike[str] | None = None
     transport: Transport | None = None
+    revocation_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dialect", dialect_of(self.dialect))
@@ -110,13 +113,8 @@ class AuthorizationServer:
                     f"The issuer {display_url(url)!r} has a query, fragment or userinfo. RFC 8414 "
                     "allows none."
                 )
-        if self.token_endpoint is not None:
-            url = self._parsed("token endpoint", self.token_endpoint)
-            # RFC 6749 3.2: "The endpoint URI MUST NOT include a fragment component."
-            if "#" in self.token_endpoint or url.userinfo:
-                raise ConfigurationError(
-                    f"The token endpoint {display_url(url)!r} has a fragment or userinfo."
-                )
+        self._check_endpoint("token endpoint", self.token_endpoint)
+        self._check_endpoint("revocation endpoint", self.revocation_endpoint)
         if self.proxy is not None:
             _check_proxy(self.proxy)
         if not isinstance(self.verify, bool | str | ssl.SSLContext):
@@ -169,6 +167,15 @@ class AuthorizationServer:
                 "or a loopback address such as 127.0.0.1 for tests."
             )
         return url
+
+    def _check_endpoint(self, what: str, value: str | None) -> None:
+        if value is not None:
+            url = self._parsed(what, value)
+            # RFC 6749 3.2: "The endpoint URI MUST NOT include a fragment component."
+            if "#" in value or url.userinfo:
+                raise ConfigurationError(
+                    f"The {what} {display_url(url)!r} has a fragment or userinfo."
+                )
 
     def _check_headers(self) -> None:
         pairs = _header_pairs(self.headers)

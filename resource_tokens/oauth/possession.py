@@ -130,7 +130,7 @@ def _checked(  # noqa: PLR0917 - one call, right above
     length = len(proof.reveal())
     if len(presented.proofs) > 1 or length > _MAX_LENGTH or not re.fullmatch(_JWT, proof.reveal()):
         raise bad("is not one JWT.")
-    header = header_in(proof.reveal().partition(".")[0])
+    header = header_in(proof)
     # 4 and 5: "The typ JOSE Header Parameter has the value dpop+jwt", and `alg` is asymmetric and
     # acceptable. Extensions are not understood (RFC 7515 4.1.11).
     if header is None or header.get("typ") != "dpop+jwt" or "crit" in header or "b64" in header:

@@ -1,9 +1,10 @@
 """
 The keys that an issuer publishes, and the signatures of access tokens (RFC 7517, RFC 9068).
 
-PyJWT verifies. What is here decides with which key, as that is where forged tokens get in: by a
-key that the token itself brings along, by the name of another algorithm, by an extension that
-nobody looked at.
+PyJWT has the algorithms. What is here decides with which key, as that is where forged tokens get
+in: by a key that the token itself brings along, by the name of another algorithm, by an extension
+that nobody looked at. So it takes the token apart itself, once; PyJWT would do it again, and look
+at each character in Python.
 
 PyJWT and cryptography take longer to import than all the rest, so nothing that comes with `import
 resource_tokens` needs this module.
@@ -12,7 +13,7 @@ resource_tokens` needs this module.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -78,8 +79,6 @@ class PublishedKeys:
         # are out of the supported ranges."
         keys = (_published_key(jwk, self._algorithms) for jwk in listed)
         self._keys = tuple(key for key in keys if key is not None)
-        # The headers that good tokens came with: an issuer writes the same few again and again.
-        self._known: dict[str, tuple[Any, str]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -92,26 +91,19 @@ class PublishedKeys:
             UnknownKey: If it is signed with a key that is not here.
             Refusal: If it is not signed, or by nobody that counts, or is no access token.
         """
-        encoded = token.reveal().partition(".")[0]
-        known = self._known.get(encoded)
-        key, algorithm = self._key_for(encoded) if known is None else known
-        claims = verified(token, key, algorithm)
-        if claims is None:
-            # One that does not say which key is meant may be signed with a newer one.
-            named = "kid" in (header_in(encoded) or ())
-            raise (Refusal if named else UnknownKey)(
-                "The token is not signed by its issuer, or holds no claims."
-            )
-        if known is None:
-            if len(self._known) >= _MAX_HEADERS:
-                self._known.clear()
-            self._known[encoded] = (key, algorithm)
-        return claims
-
-    def _key_for(self, encoded: str) -> tuple[Any, str]:
-        header = header_in(encoded)
+        header = header_in(token)
         if header is None:
             raise Refusal("The token is no JWT.")
+        algorithm = header["alg"]
+        claims = verified(token, self._key_for(header), algorithm)
+        if claims is None:
+            # One that does not say which key is meant may be signed with a newer one.
+            raise (Refusal if "kid" in header else UnknownKey)(
+                "The token is not signed by its issuer, or holds no claims."
+            )
+        return claims
+
+    def _key_for(self, header: Members) -> Any:
         # RFC 7515 4.1.11: "If any of the listed extension Header Parameters are not understood
         # and supported by the recipient, then the JWS is invalid." None is. RFC 7797 6 asks for
         # it with `b64`.
@@ -137,15 +129,15 @@ class PublishedKeys:
             raise UnknownKey("The token is signed with a key that its issuer does not publish.")
         if kid is None and len(found) > 1:
             raise Refusal("The token does not say which key it is signed with (kid).")
-        return found[0].key, algorithm
+        return found[0].key
 
 
-def header_in(encoded: str) -> Members | None:
+def header_in(token: Secret) -> Members | None:
     """
-    The header that a first segment encodes; `None` if it is none.
+    The header of a JWS; `None` if there is none.
     """
     try:
-        header = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+        header = json.loads(_decoded(token.reveal().partition(".")[0]))
     except (ValueError, RecursionError):
         return None
     # A string could not be told from a list by what follows.
@@ -155,13 +147,33 @@ def header_in(encoded: str) -> Members | None:
 
 def verified(token: Secret, key: Any, algorithm: str) -> Members | None:
     """
-    The members in a JWS (RFC 7515) signed with this key; `None` if it is no such thing.
+    The members in a JWS (RFC 7515 7.1) signed with this key; `None` if it is no such thing.
+
+    Args:
+        token: The JWS, whose header was read by `header_in`.
+        key: The key.
+        algorithm: What its header says, and the key is for.
     """
+    # RFC 7515 5.2: what is signed is all before the last dot; after the first one is the payload.
+    signed, _, signature = token.reveal().rpartition(".")
+    payload = signed.partition(".")[2]
     try:
-        claims = json.loads(_JWS.decode(token.reveal(), key, [algorithm]))
+        verifier = jwt.get_algorithm_by_name(algorithm)
+        good = verifier.verify(signed.encode("ascii"), key, _decoded(signature))
+        claims = json.loads(_decoded(payload)) if good else None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         return None
     return Members(claims) if isinstance(claims, dict) else None
+
+
+def _decoded(part: str) -> bytes:
+    # RFC 7515 2: base64url "with all trailing '=' characters omitted" and "without the inclusion
+    # of any line breaks, whitespace, or other additional characters". Python's decoder takes more
+    # than one spelling.
+    decoded = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if urlsafe_b64encode(decoded).rstrip(b"=") != part.encode("ascii"):
+        raise ValueError("This is not the base64url of anything.")
+    return decoded
 
 
 def public_key(jwk: Mapping[str, Any], algorithms: Collection[str]) -> tuple[Any, frozenset[str]]:
@@ -211,5 +223,4 @@ _SUITABLE: dict[tuple[str, str | None], frozenset[str]] = {
     ("EC", "P-521"): frozenset({"ES512"}),
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
 }
-_JWS = jwt.PyJWS()
-_MAX_KEYS, _MAX_HEADERS = 64, 256
+_MAX_KEYS = 64

@@ -35,7 +35,8 @@ def refused(
         nonce: What a DPoP proof has to hold, if it has to.
     """
     # No answer to a bad token is for a cache to keep.
-    headers = [("Cache-Control", "no-store")]
+    headers = {"Cache-Control": "no-store"}
+    challenges = []
     parameters = {
         "error": refusal.error,
         "error_description": str(refusal) if refusal.error else "",
@@ -45,29 +46,30 @@ def refused(
         "resource_metadata": resource_metadata or "",
     }
     if refusal.status == 503:
-        headers.append(("Retry-After", _RETRY_AFTER))
+        headers["Retry-After"] = _RETRY_AFTER
     else:
         by_proof = bool(proof_algorithms) and (refusal.sender or presented.scheme == "dpop")
         # Whoever has shown nothing yet may choose.
         anonymous = refusal.status == 401 and not refusal.error
         if not by_proof:
-            headers.append(_challenge("Bearer", parameters))
+            challenges.append(_challenge("Bearer", parameters))
         if by_proof or (proof_algorithms and anonymous):
             parameters["algs"] = " ".join(proof_algorithms)
-            headers.append(_challenge("DPoP", parameters))
+            challenges.append(_challenge("DPoP", parameters))
+        headers["WWW-Authenticate"] = ", ".join(challenges)
     # RFC 9449 9: the nonce goes with the challenge that asks for it.
     if nonce and refusal.error == "use_dpop_nonce":
-        headers.append(("DPoP-Nonce", nonce))
-    return TokenRefusedError(str(refusal), refusal.status, refusal.error, tuple(headers))
+        headers["DPoP-Nonce"] = nonce
+    return TokenRefusedError(str(refusal), refusal.status, refusal.error, headers)
 
 
-def _challenge(scheme: str, parameters: dict[str, str]) -> tuple[str, str]:
+def _challenge(scheme: str, parameters: dict[str, str]) -> str:
     # RFC 6750 3: values of `error_description` "MUST NOT include characters outside the set
     # %x20-21 / %x23-5B / %x5D-7E". The others have no reason to.
     shown = [
         f'{name}="{re.sub(_UNQUOTABLE, "?", value)}"' for name, value in parameters.items() if value
     ]
-    return "WWW-Authenticate", f"{scheme} {', '.join(shown)}".rstrip()
+    return f"{scheme} {', '.join(shown)}".rstrip()
 
 
 _UNQUOTABLE = r"[^\x20-\x21\x23-\x5b\x5d-\x7e]"

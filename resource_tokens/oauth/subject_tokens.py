@@ -4,7 +4,6 @@ On whose behalf a token is asked for, and the token that proves it (RFC 8693 2.1
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import NoReturn
 
@@ -48,7 +47,7 @@ class SubjectToken:
         # Wrapped before it is looked at: reporters of errors show the variables of a frame.
         presented = Secret(token if isinstance(token, str) else "")
         del token
-        if not re.fullmatch(r"[\x21-\x7e]+", presented.reveal()):
+        if not _is_token(presented.reveal()):
             raise ConfigurationError(
                 "SubjectToken: the token is empty, no string, or has characters that none has. "
                 "Give what follows `Bearer ` in the Authorization header."
@@ -68,25 +67,21 @@ class SubjectToken:
         self._hash = hash(self._parts)
 
     @classmethod
-    def of(cls, given: SubjectToken | InboundToken) -> SubjectToken:
+    def of(cls, given: SubjectToken | InboundToken) -> SubjectToken | ConfigurationError:
         """
-        What `auth.on_behalf_of` is given.
-
-        Raises:
-            ConfigurationError: If it is something else.
+        What `auth.on_behalf_of` is given; or what is wrong with it, to be raised where it is no
+        variable any more: it can be a token, and reporters of errors show those.
         """
         if isinstance(given, SubjectToken):
             return given
-        if isinstance(given, InboundToken):
-            made = object.__new__(cls)
-            ends = given.expires_at.timestamp()
-            made._parts = (given.subject_token(), ends, given.issuer, given.subject)
-            made._hash = hash(made._parts)
-            return made
-        kind = type(given)
-        # Neither shown nor kept in this frame: it can be a token.
-        del given
-        raise ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__))
+        if not isinstance(given, InboundToken):
+            kind = type(given)
+            return ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__))
+        made = object.__new__(cls)
+        ends = given.expires_at.timestamp()
+        made._parts = (given.subject_token(), ends, given.issuer, given.subject)
+        made._hash = hash(made._parts)
+        return made
 
     @property
     def token(self) -> Secret:
@@ -128,6 +123,11 @@ class SubjectToken:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A token is not pickled: what is pickled can be stored and sent anywhere.")
+
+
+def _is_token(text: str) -> bool:
+    # RFC 6749 A.12, without the space: what stands behind `Bearer` ends there.
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 _UNKNOWN = (

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import (
@@ -32,9 +31,12 @@ from resource_tokens.oauth.messages import (
     HTTPRequest,
     Members,
     date_of,
+    foreign_text,
+    form,
     json_object,
     quoted,
     refused_redirect,
+    spellings,
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
@@ -178,7 +180,7 @@ class TokenRequest:
         recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
         proof = self.client_auth.authenticate(recipient)
         headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
-        secrets = (*proof.secrets, *_spellings(presented))
+        secrets = (*proof.secrets, *spellings(presented))
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
         scope = [("scope", " ".join(sorted(self.scopes_sent)))] if self.scopes_sent else []
@@ -186,10 +188,10 @@ class TokenRequest:
         if dialect.form == "get":
             # RFC 6749 3.2: a query of the endpoint "MUST be retained when adding additional
             # query parameters."
-            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{_form(rest).decode()}"
+            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{form(rest).decode()}"
             return HTTPRequest("GET", url, headers, b"", secrets, proof.certificate)
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        body = _form((("grant_type", self.grant.grant_type), *rest))
+        body = form((("grant_type", self.grant.grant_type), *rest))
         return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
@@ -269,21 +271,6 @@ def check_told_apart(requests: Iterable[TokenRequest]) -> None:
                 "each scopes or a server= of its own, choose another dialect, or map both "
                 "destinations to one resource."
             )
-
-
-def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
-    pairs = (
-        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
-    )
-    return urlencode(tuple(pairs)).encode("ascii")
-
-
-def _spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
-    """
-    The secrets among parameters, as they are and as they are written in a form.
-    """
-    secrets = [value for _, value in parameters if isinstance(value, Secret)]
-    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
 
 
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
@@ -647,7 +634,7 @@ def _refusal(
             answer.status,
         )
     code, description, uri = (
-        _foreign_text(response.get(member), secrets)
+        foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
     words = response.get("error_description")
@@ -677,14 +664,6 @@ def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
     return None if any(secret.reveal() in claims for secret in secrets) else claims
 
 
-def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
-    if not isinstance(text, str):
-        return None
-    for secret in secrets:
-        text = text.replace(secret.reveal(), "[secret]")
-    return quoted(text)
-
-
 _USUAL = "client_credentials"
 _MAX_SKEW = 60.0
 _MAX_CLAIMS = 4 * 1024
@@ -697,8 +676,9 @@ _ADVICE = {
     "interaction_required": "The user has to sign in again for this API.",
     "invalid_client": "Check the client id, its secret and the authentication method.",
     "invalid_dpop_proof": (
-        "The server does not take the proof of the key. Compare the clocks, the algorithms it "
-        "accepts (ProofKey(algorithm=...)), and the address that it believes to be asked at."
+        "It wants tokens to be bound to a key: set Resource(..., sender='dpop'). If that is set, "
+        "compare the clocks, the algorithms it accepts (ProofKey(algorithm=...)), and the address "
+        "that it believes to be asked at."
     ),
     "invalid_grant": "What the grant rests on has ended or was revoked.",
     "invalid_request": "The server misses or dislikes a parameter: look at its description.",

@@ -58,7 +58,7 @@ class Entry:
         server_name: What the settings call it.
         client_auth: How the client authenticates there.
         client_name: What the settings call the client.
-        canary: A resource of the same server whose tokens are good nowhere.
+        canary: A resource of the same server whose tokens are good at no API.
         audit: The request to make in an audit.
     """
 

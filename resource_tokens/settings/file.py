@@ -269,6 +269,8 @@ class _Reader:
         if client != default:
             resource = Resource(**options, server=server, client_auth=client_auth)
         canary = self.section("servers")[home].get("canary")
+        if table.audit is not None and table.audit.canary is not None:
+            canary = table.audit.canary
         return Entry(destination, resource, server, home, client_auth, str(client), canary, audit)
 
     def audit(
@@ -405,7 +407,11 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 def _text_in(file: Path) -> tuple[str, str]:
     try:
-        return file.read_text("utf-8-sig"), ""
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_SIZE + 1)
+        if len(content) > _MAX_SIZE:
+            return "", f"is larger than {_MAX_SIZE // 1024} KiB."
+        return content.decode("utf-8-sig").replace("\r\n", "\n"), ""
     except OSError as error:
         return "", f"cannot be read: {error.strerror or type(error).__name__}."
     except UnicodeDecodeError:
@@ -421,3 +427,6 @@ def _parsed(text: str) -> tuple[dict[str, Any], Problem | None]:
     if len(numbers) == 2:
         return {}, Problem(int(numbers[0]), (), f"is no TOML: {what}, in column {numbers[1]}.")
     return {}, Problem(text.count("\n") + 1, (), f"is no TOML: {what}, at the end.")
+
+
+_MAX_SIZE = 256 * 1024

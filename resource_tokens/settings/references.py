@@ -116,12 +116,15 @@ def _write_file(path: Path, text: str) -> None:
     """
     Replace a file as a whole. The new one is for its owner only.
     """
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as new:
-        try:
+    # Not the link, where it is one.
+    path = path.resolve()
+    new = NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False)  # noqa: SIM115 - closed before it is renamed
+    try:
+        with new:
             new.write(text)
             new.flush()
             os.fsync(new.fileno())
-            Path(new.name).replace(path)
-        except BaseException:
-            Path(new.name).unlink()
-            raise
+        Path(new.name).replace(path)
+    except BaseException:
+        Path(new.name).unlink()
+        raise

@@ -194,7 +194,7 @@ def _fork(children: int) -> None:
     auth, over = _loaded(), threading.Event()
     store = auth.cache._store
     assert isinstance(store, RedisTokenStore)
-    key = next(iter(auth.cache._acquirer._memory._tokens))
+    key = next(iter(auth.cache._acquirer._memory._tokens._values))
 
     def talk() -> None:
         while not over.is_set():
