@@ -242,8 +242,8 @@ class HopGuard:
             headers = [*ruling.headers, *added]
             self._note("shown", hop, headers=headers)
             return headers, None
-        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
+        reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
         self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)

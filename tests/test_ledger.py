@@ -99,6 +99,37 @@ def test_which_token_went_where(caller: Caller, world: World, ledger: Ledger) ->
     assert "" == ledger[2].rule
 
 
+def test_a_token_that_strays_is_withheld_for_a_reason(
+    caller: Caller, world: World, ledger: Ledger
+) -> None:
+    """
+    P11: elsewhere, elsewhere again, and back: each hop has its reason, in the events as well.
+    """
+    world.orders.redirect("/", f"{world.sink.url}/first")
+    world.sink.redirect("/first", to=f"{world.sink.url}/second")
+    world.sink.redirect("/second", to=f"{world.orders.url}v1")
+    auth = world.auth(ledger=ledger.hook)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        client.get(world.orders.url)
+
+    withheld = [event for event in world.events if event.name == "token_withheld"]
+    assert ["elsewhere", "elsewhere", "strayed"] == [event.reason for event in withheld]
+    assert ["shown", "withheld", "withheld", "withheld"] == [use.decision for use in ledger]
+
+
+def test_a_request_without_a_token_is_no_record(
+    caller: Caller, world: World, ledger: Ledger
+) -> None:
+    """
+    The ledger is of tokens: a request that carries none is not in it.
+    """
+    auth = world.auth(ledger=ledger.hook, unmapped="anonymous")
+    with caller.client(auth=auth) as client:
+        client.get(world.sink.url)
+
+    assert [] == ledger
+
+
 def test_a_retry_shows_another_token(caller: Caller, world: World, ledger: Ledger) -> None:
     """
     P8: after a 401 there is a record for the token that was refused and one for its successor.
