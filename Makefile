@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 VENVS := .cache/venvs
+EXTRAS := cli,files,httpx2,keyring,otel,redis,settings
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
 .PHONY: demo test lint types docs bench compared dist soak clean
@@ -53,10 +54,10 @@ clean:
 	rm -rf .cache docs/_build dist
 
 $(VENVS)/demo/.ready: INSTALL := -e .[cli]
-$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test
-$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group test --group lint --group docs
+$(VENVS)/test/.ready: INSTALL := -e .[$(EXTRAS)] --group test
+$(VENVS)/lint/.ready: INSTALL := -e .[$(EXTRAS)] --group test --group lint --group docs
 $(VENVS)/release/.ready: INSTALL := --group release
-$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,otel,redis] --group docs
+$(VENVS)/docs/.ready: INSTALL := -e .[$(EXTRAS)] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -21,7 +21,7 @@ import httpx2
 from benchmarks import servers
 from benchmarks.measure import Effort, Goal, Row, Section, interleaved
 from benchmarks.peers import Peer
-from resource_tokens import AuthorizationServer, ClientSecretBasic, ResourceTokenAuth
+from resource_tokens import AuthorizationServer, ClientSecretBasic, Resource, ResourceTokenAuth
 from resource_tokens.testing import LocalAuthorizationServer
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "async_section",
     "check",
     "getter",
+    "resource_tokens",
     "rows",
     "sync_section",
 ]
@@ -56,7 +57,7 @@ class Setting:
     authorization_server: LocalAuthorizationServer
     client: type[Any]
     options: Mapping[str, Any]
-    resources: Sequence[str]
+    resources: Sequence[str | Resource]
     url: str
 
 
@@ -82,7 +83,15 @@ CONTENDERS: Mapping[str, Callable[[Setting], Any]] = {
 }
 
 
-def rows(benchmark: str, case: str, setting: Setting, effort: Effort, goal: Goal) -> Iterator[Row]:
+def rows(
+    benchmark: str,
+    case: str,
+    setting: Setting,
+    effort: Effort,
+    goal: Goal,
+    *,
+    contenders: Mapping[str, Callable[[Setting], Any]] = CONTENDERS,
+) -> Iterator[Row]:
     """
     Send warm requests with all contenders in turns, and compare each with the baseline.
     """
@@ -92,10 +101,10 @@ def rows(benchmark: str, case: str, setting: Setting, effort: Effort, goal: Goal
             name: stack.enter_context(
                 section(client(setting), repeat(setting.url), effort.requests)
             )
-            for name, client in CONTENDERS.items()
+            for name, client in contenders.items()
         }
         rounds = interleaved(sections, effort.rounds)
-    for name in CONTENDERS:
+    for name in contenders:
         if name != BASELINE:
             pairs = [(taken[name], taken[BASELINE]) for taken in rounds]
             yield Row.compared(

@@ -15,7 +15,7 @@ from benchmarks.clients import COLOURS, LIBRARIES, Setting, rows
 from benchmarks.measure import Effort, Goal, Row
 from resource_tokens.testing import LocalAuthorizationServer
 
-__all__ = ["measure"]
+__all__ = ["api", "measure"]
 
 GOAL = Goal("ratio", 1.03)
 
@@ -24,7 +24,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     """
     Our auth against a static header, for each library, sync and async.
     """
-    with LocalAuthorizationServer() as server, _api() as resource:
+    with LocalAuthorizationServer() as server, api() as resource:
         for (library, module), (colour, client) in product(LIBRARIES.items(), COLOURS.items()):
             # Without `trust_env`, no proxy of this machine comes in between.
             options = {"trust_env": False}
@@ -33,7 +33,7 @@ def measure(effort: Effort) -> Iterator[Row]:
 
 
 @contextmanager
-def _api() -> Iterator[str]:
+def api() -> Iterator[str]:
     """
     An API in a process of its own, so that it does not take turns with the client under the GIL.
     """

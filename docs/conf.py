@@ -43,18 +43,22 @@ napoleon_preprocess_types = False
 # Nothing is fetched from the network to build this, so the names of other projects are not links.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|ssl|types|typing)\..*"),
-    (r"py:.*", r"(jwt|httpx2?|opentelemetry)\..*"),
+    (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|pathlib|ssl|types|typing)\..*"),
+    (r"py:.*", r"(opentelemetry|jwt|httpx2?)\..*"),
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.
-    (r"py:.*", r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|_LocalServer)"),
+    (
+        r"py:.*",
+        r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|TokenRequest|_LocalServer)",
+    ),
     (r"py:.*", r".*PrivateKeyObject"),
 ]
 
 _MODULES = (
     "resource_tokens",
     "resource_tokens.conformance",
+    "resource_tokens.inbound",
     "resource_tokens.ledger",
     "resource_tokens.stores",
     "resource_tokens.telemetry",

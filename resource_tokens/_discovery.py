@@ -2,7 +2,8 @@
 Learning from a resource which authorization server it trusts (RFC 9728).
 
 1. Nothing is learned unless `ResourceMap(discover=)` names issuers; and only for the resources of
-   that map whose identifier is a URL that metadata can be fetched from safely.
+   that map whose identifier is a URL that metadata can be fetched from safely, and whose tokens are
+   not bound to the certificate of a configured client.
 2. The metadata is looked for at the origin of the identifier and nowhere else: at the well-known
    address of the identifier, then at that of its host, or where a 401 of the resource says. It is
    asked for without any credential, and no redirect is followed.
@@ -108,6 +109,7 @@ class Discovery:
             resource
             for resource in listed
             if is_describable(resource)
+            and resource.sender != "mtls"
             and (resource.server is None or resource.server.issuer in self._parties)
         )
         server = own[0]

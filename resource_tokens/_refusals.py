@@ -9,7 +9,10 @@ What to try when a resource refuses a token (RFC 6750 3.1, RFC 9470, RFC 9728 5.
    asked for yet, and `max_scopes` allows all of them. One token is asked for then, with these
    scopes and those of before; it is kept beside the old one, and the next request begins with what
    is configured again.
-4. A request is repeated once at most, and only if its body is in memory.
+4. A 401 that dislikes the proof of a key says nothing of the token. The request is repeated with
+   another proof where that would say something else (RFC 9449 9), and no token is asked for.
+5. A request is repeated once at most for its token and once for its proof, and only if its body is
+   in memory.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from resource_tokens._proofs import PROOF_REFUSED
 from resource_tokens.events import EventName
 from resource_tokens.oauth.challenges import Challenge
 from resource_tokens.oauth.messages import quoted
@@ -37,6 +41,7 @@ class Remedy(NamedTuple):
         described: The challenge that names metadata of the resource to read before that.
         missing: The scopes to add, for a wider token.
         scopes: All scopes of that token.
+        prove: Whether to send the same token with another proof.
     """
 
     event: EventName
@@ -45,13 +50,14 @@ class Remedy(NamedTuple):
     described: Challenge | None = None
     missing: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    prove: bool = False
 
     @property
     def worth_a_try(self) -> bool:
         """
         Whether there is anything to try.
         """
-        return bool(self.renew or self.described or self.missing)
+        return bool(self.renew or self.described or self.missing or self.prove)
 
 
 def remedy_for(
@@ -80,6 +86,9 @@ def remedy_for(
         return _wider(errors["insufficient_scope"], asked, shown, repeatable)
     if status != 401:
         return None
+    disliked = next((error for error in PROOF_REFUSED if error in errors), None)
+    if disliked is not None:
+        return Remedy("proof_refused", f"{disliked}, and another proof would say the same")
     if "insufficient_user_authentication" in errors:
         return _user_wanted(errors["insufficient_user_authentication"])
     if "insufficient_claims" in errors or any(c.claims is not None for c in errors.values()):

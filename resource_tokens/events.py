@@ -21,8 +21,12 @@ EventName = Literal[
     "token_request_failed",
     "token_request_retried",
     "refresh_token_rotated",
+    "token_revoked",
+    "revocation_failed",
     "credential_rotated",
     "token_rejected",
+    "proof_renewed",
+    "proof_refused",
     "token_withheld",
     "egress_blocked",
     "audience_mismatch",
@@ -30,6 +34,7 @@ EventName = Literal[
     "insufficient_user_authentication",
     "insufficient_claims",
     "unmapped_destination",
+    "subject_missing",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",
@@ -39,6 +44,9 @@ EventName = Literal[
     "discovery_failed",
     "store_failed",
     "store_recovered",
+    "inbound_rejected",
+    "keys_loaded",
+    "keys_failed",
 ]
 
 
@@ -182,10 +190,13 @@ _ORDINARY = frozenset(
         "token_issued",
         "token_refreshed",
         "token_loaded",
+        "token_revoked",
         "store_recovered",
         "metadata_discovered",
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "keys_loaded",
+        "proof_renewed",
     }
 )

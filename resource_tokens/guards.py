@@ -4,46 +4,55 @@ Looking at each hop of a request, right before it goes on the wire.
 httpcore calls the request extension `trace` before it sends the headers of a hop, with the target
 and the headers as they will be sent; what it raises stops the hop before a byte is sent, and
 extensions stay with a request over redirects. So a `HopGuard` travels along with each request.
+What proves a key (RFC 9449) is made there, for the hop that is about to be sent, and is never among
+the headers that httpx takes along to where a redirect leads.
 Transports that are not httpcore's do not call `trace`: for those there are `EgressGuard` and
 `AsyncEgressGuard`. Where neither was there, a token that went astray is noticed afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from threading import Lock
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
 
 from resource_tokens._destinations import destination, display_url
 from resource_tokens._httpx import LIBRARIES, http
+from resource_tokens._proofs import PROOF_REFUSED, Terms
 from resource_tokens.cache import TokenCache
-from resource_tokens.egress import Header, Hop, Ruling, Shown, rule
+from resource_tokens.egress import Header, Hop, Ruling, Shown, rule, url_of
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
 from resource_tokens.ledger import Decision
+from resource_tokens.oauth.challenges import challenges_in
+from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
     import httpx2
 
     from resource_tokens.auth import ResourceTokenAuth
+    from resource_tokens.oauth.dpop import ProofKey
 
-    class _Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+    class Transport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
         """Both libraries' base, for `with`; what they disagree on is overridden below."""
 
-    class _AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+    class AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
         """The same for async clients."""
 else:
-    _Transport = new_class("_Transport", tuple(lib.BaseTransport for lib in LIBRARIES))
-    _AsyncTransport = new_class(
-        "_AsyncTransport", tuple(lib.AsyncBaseTransport for lib in LIBRARIES)
-    )
+    Transport = new_class("Transport", tuple(lib.BaseTransport for lib in LIBRARIES))
+    AsyncTransport = new_class("AsyncTransport", tuple(lib.AsyncBaseTransport for lib in LIBRARIES))
 
 __all__ = ["AsyncEgressGuard", "AsyncHopGuard", "EgressGuard", "HopGuard"]
+
+# The extensions of a request: its guard, and the thumbprint of the certificate that its connection
+# shows.
+EXTENSION = "resource_tokens"
+CERTIFICATE = "resource_tokens.certificate"
 
 
 class HopGuard:
@@ -55,8 +64,12 @@ class HopGuard:
 
     __slots__ = (
         "_active",
+        "_answered",
         "_cache",
+        "_cached",
         "_noted",
+        "_outlived",
+        "_proofs",
         "_seen",
         "_shown",
         "_turn",
@@ -65,7 +78,9 @@ class HopGuard:
         "_withheld",
         "asked",
         "first",
+        "proof_refused",
         "strayed",
+        "tried",
     )
 
     def __init__(self, cache: TokenCache, asked: TokenRequest | None) -> None:
@@ -76,10 +91,21 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
+        self._cached: CachedToken | None = None
+        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
+        self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
+        # By URL: whom a hop was proved to, and by which of its terms.
+        self._proofs: dict[str, tuple[Hashable, Terms]] | None = None
+        # How many answers have been looked at for what they want of proofs.
+        self._answered = 0
+        # Why the last answer wants another proof, if that is worth a try.
+        self.proof_refused = ""
+        # The remedies that were tried already: each is tried once.
+        self.tried: tuple[str, ...] = ()
         # Whether a redirect has left the resource. What comes after that was chosen by somebody
         # else, even if it leads back.
         self.strayed = False
@@ -93,7 +119,7 @@ class HopGuard:
         since two flows cannot share headers and extensions.
         """
         guard = cls(cache, asked)
-        earlier = request.extensions.setdefault(_EXTENSION, guard)
+        earlier = request.extensions.setdefault(EXTENSION, guard)
         if earlier is not guard:
             request = earlier._leave_to(guard, request)
         extensions = request.extensions
@@ -108,33 +134,54 @@ class HopGuard:
         if self._turn.acquire(blocking=False):
             guard._turn = self._turn
         else:
-            request = _copy(request)
+            request = copied(request)
         shown = self._shown
         if shown and request.headers.get("Authorization") == shown.token.authorization:
             del request.headers["Authorization"]
         if request.extensions.get("trace") == self.__call__:
             request.extensions["trace"] = self._users
-        request.extensions[_EXTENSION] = guard
+        request.extensions[EXTENSION] = guard
         return request
 
-    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+    def show(self, request: Any, asked: TokenRequest, cached: CachedToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
+        token = cached.token
+        self._cached = cached
+        self._outlived = set()
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
+        self._proofs = None
+        self.proof_refused = ""
         self.strayed = False
         self.first = True
         request.headers["Authorization"] = token.authorization
+        if asked.proof_key is not None and _all_in(request.headers, b"dpop"):
+            del request.headers["DPoP"]
         if asked.resource.connect_to is not None:
             _divert(request, asked.resource)
         self._url = request.url
+
+    def certified(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for the token of a hop, if that has to go on a connection with a certificate.
+        """
+        shown = self._shown
+        if shown is None or shown.certificate is None or self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(hop).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
 
     def knows(self, cache: TokenCache) -> bool:
         """
         Whether this guard looks for the tokens of a cache.
         """
-        return self._cache is cache
+        # Those of a view are those of its cache.
+        return self._cache.bindings is cache.bindings
 
     def retire(self) -> None:
         """
@@ -165,12 +212,15 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it may not go.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
         self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return [*headers, _authorization(token)]
+        return self._reauthorized(hop, headers, other, token)
 
     def witness(self, response: Any) -> None:
         """
@@ -183,8 +233,17 @@ class HopGuard:
             response.extensions["token_withheld"] = self._withheld
         if self._cache.uses is not None and not self._seen:
             self._note_unseen(response)
+        if self._proofs is not None:
+            self._heed(response, self._proofs)
         if self._shown is None or (self._seen and not response.history):
             return
+        self._look_back(response, self._shown)
+        if self._shown.constrained and not self._seen and response.status_code == 401:
+            bound_to = "the proof of its key" if self._shown.proof_key else "its certificate"
+            how = f"without {bound_to}"
+            raise self._nobody_looked(response.request, self._shown, how)
+
+    def _look_back(self, response: Any, shown: Shown) -> None:
         request = response.request
         moved = request.url is not self._url or "target" in request.extensions
         # A hook that sets a `trace` of its own takes the guard off the wire.
@@ -193,23 +252,32 @@ class HopGuard:
             return
         places = {_place(hop) for hop in self._seen}
         for answer in (*response.history, response):
-            request, token = answer.request, self._shown.token
-            if not _carries(request, token):
+            request = answer.request
+            if not _carries(request, shown.token):
                 continue
             hop = hop_of(request, first=False)
             if _place(hop) not in places and self._rule(hop).why:
-                where = display_url(request.url)
-                error = EgressBlockedError(
-                    f"The token for {token.resource!r} was sent to {where}, by a redirect or a "
-                    "hook, through a transport whose hops nobody could look at. Revoke the token, "
-                    "and wrap the transport: EgressGuard(transport) or "
-                    "AsyncEgressGuard(transport).",
-                    where,
-                    token.resource,
-                    "noticed_afterwards",
-                )
-                self._report("egress_blocked", where, str(error), error.reason)
-                raise error
+                raise self._nobody_looked(request, shown, "by a redirect or a hook", "Revoke it. ")
+
+    def _nobody_looked(
+        self, request: Any, shown: Shown, how: str, advice: str = ""
+    ) -> EgressBlockedError:
+        where, resource = display_url(request.url), shown.token.resource
+        return self.blocked(
+            f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
+            f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
+            "AsyncEgressGuard(transport).",
+            where,
+            resource,
+            "noticed_afterwards",
+        )
+
+    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop, which is reported.
+        """
+        self._report("egress_blocked", where, text, reason)
+        return EgressBlockedError(text, where, resource, reason)
 
     def _note_unseen(self, response: Any) -> None:
         # A retry after a 401 has the answer before it in its history.
@@ -218,6 +286,39 @@ class HopGuard:
                 self._noted.append(answer)
                 hop = hop_of(answer.request, first=False)
                 self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
+
+    def _outlived_by(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for another token, if the one for this hop has come to its hard margin since it
+        was taken: while a connection was waited for, or the answer that redirects here.
+        """
+        if self._cached is None or self._cache._is_good(self._cached):
+            return None
+        if self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(self._renewed(hop)).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
+
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
+        if self._shown is not None:
+            self._outlived.add(self._shown.header[1])
+        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+
+    def _renewed(self, hop: Hop) -> Hop:
+        """
+        The hop with the token of now in the place of one that was replaced.
+        """
+        shown = self._shown
+        if not self._outlived or shown is None:
+            return hop
+        headers = [
+            shown.header if value in self._outlived else (name, value)
+            for name, value in hop.headers
+        ]
+        return hop._replace(headers=headers)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -232,14 +333,18 @@ class HopGuard:
             self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
+        if shown is not None and not (ruling.why or self.strayed):
+            # While no variable of a frame has the headers: reporters of errors show those.
+            self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
-            self._note("shown", hop, headers=ruling.headers)
-            return ruling.headers, None
+            headers = self._constrained(hop, ruling.headers, home=not ruling.why)
+            self._note("shown", hop, headers=headers)
+            return headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            headers = [*ruling.headers, *added]
+            headers = self._constrained(hop, [*ruling.headers, *added], home=True)
             self._note("shown", hop, headers=headers)
             return headers, None
         self.strayed = True
@@ -247,10 +352,76 @@ class HopGuard:
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
         self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)
+        headers = self._constrained(hop, ruling.headers, home=False)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
         if ruling.resource is not None and reauthorized and bare and self._active:
-            return ruling.headers, self._cache._request_for(ruling.resource)
-        return ruling.headers, None
+            return headers, self._cache._request_for(ruling.resource)
+        return headers, None
+
+    def _reauthorized(
+        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, token: AccessToken
+    ) -> Sequence[Header]:
+        headers = [*headers, _authorization(token)]
+        if other.proof_key is None:
+            return headers
+        return [*_unproved(headers), self._proof(hop, other.proof_key, other.resource, token)]
+
+    def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
+        """
+        The headers, with a proof of the key that the token is bound to, if it is bound to one. It
+        is made for this hop, and no other proof goes along.
+        """
+        shown = self._shown
+        if shown is None or shown.proof_key is None:
+            return headers
+        headers = _unproved(headers)
+        if home and self._active:
+            headers.append(self._proof(hop, shown.proof_key, shown.resource, shown.token))
+        elif self._proofs is not None:
+            self._proofs.pop(url_of(hop, self._cache.resources), None)
+        return headers
+
+    def _proof(self, hop: Hop, key: ProofKey, resource: Resource, token: AccessToken) -> Header:
+        prover, url = self._cache.prover, url_of(hop, self._cache.resources)
+        server = (resource.identifier, origin_of(url))
+        terms = prover.terms(server)
+        self._proofs = self._proofs or {}
+        self._proofs[url] = server, terms
+        proof = prover.proof(key, hop.method.decode("ascii"), url, terms, token)
+        return _DPOP, proof.encode("ascii")
+
+    def _heed(self, response: Any, proofs: dict[str, tuple[Hashable, Terms]]) -> None:
+        """
+        Learn from those answers that are new, and were to a proof of ours.
+        """
+        answers = (*response.history, response)
+        for answer in answers[self._answered :]:
+            error, nonce = _proof_error(answer), _all_in(answer.headers, b"dpop-nonce")
+            if not (error or nonce):
+                continue
+            where = url_of(hop_of(answer.request, first=False), self._cache.resources)
+            server, terms = proofs.get(where, _NOBODY)
+            if server is not None:
+                date = _all_in(answer.headers, b"date")
+                self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
+        self._answered = len(answers)
+
+    def _check_certificate(self, hop: Hop, shown: Shown) -> None:
+        """
+        See that the connection shows the certificate that the token is bound to, if it is to one.
+
+        Raises:
+            EgressBlockedError: If it shows another one, or none.
+        """
+        if hop.certificate != shown.certificate:
+            raise self.blocked(
+                f"The request to {hop.destination} was stopped before it was sent: its token is "
+                "bound to a client certificate, which this connection does not show. Give the "
+                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+                hop.destination,
+                shown.token.resource,
+                "no_certificate",
+            )
 
     def _is_bare(self, wire: Any) -> bool:
         """
@@ -331,15 +502,18 @@ class AsyncHopGuard(HopGuard):
         """
         The same as `look`, without blocking the event loop.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
         self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return [*headers, _authorization(token)]
+        return self._reauthorized(hop, headers, other, token)
 
 
-class EgressGuard(_Transport):
+class EgressGuard(Transport):
     """
     The check of every hop around a transport that is not httpx's own: WSGI, a mock, a cache.
 
@@ -367,9 +541,9 @@ class EgressGuard(_Transport):
         Raises:
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
-        guard = request.extensions.get(_EXTENSION)
+        guard = request.extensions.get(EXTENSION)
         if guard is not None:
-            _dress(request, guard.look(hop_of(request, first=guard.first)))
+            request = _dressed(request, guard.look(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
         return self._transport.handle_request(request)
 
@@ -380,7 +554,7 @@ class EgressGuard(_Transport):
         self._transport.close()
 
 
-class AsyncEgressGuard(_AsyncTransport):
+class AsyncEgressGuard(AsyncTransport):
     """
     The same as `EgressGuard` for async clients: ASGI, a mock, a cache.
 
@@ -404,9 +578,9 @@ class AsyncEgressGuard(_AsyncTransport):
         Raises:
             EgressBlockedError: If it would carry a token to where it does not belong.
         """
-        guard = request.extensions.get(_EXTENSION)
+        guard = request.extensions.get(EXTENSION)
         if guard is not None:
-            _dress(request, await guard.alook(hop_of(request, first=guard.first)))
+            request = _dressed(request, await guard.alook(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
         return await self._transport.handle_async_request(request)
 
@@ -430,6 +604,9 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.headers.raw,
         first,
         extensions.get("sni_hostname"),
+        request.method.encode("ascii"),
+        extensions.get(CERTIFICATE),
+        "target" in extensions,
     )
 
 
@@ -446,6 +623,9 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.headers,
         first,
         wire.extensions.get("sni_hostname"),
+        wire.method,
+        wire.extensions.get(CERTIFICATE),
+        "target" in wire.extensions,
     )
 
 
@@ -461,7 +641,10 @@ def _untraced(extensions: dict[str, Any]) -> dict[str, Any]:
     return untraced
 
 
-def _copy(request: Any) -> Any:
+def copied(request: Any) -> Any:
+    """
+    A copy of a request of httpx, with headers and extensions of its own.
+    """
     made = object.__new__(type(request))
     made.__dict__.update(request.__dict__)
     made.headers = type(request.headers)(request.headers)
@@ -491,13 +674,39 @@ def _divert(request: Any, resource: Resource) -> None:
         )
 
 
-def _dress(request: Any, headers: Sequence[Header]) -> None:
-    if headers != request.headers.raw:
-        request.headers = type(request.headers)(list(headers))
+def _dressed(request: Any, headers: Sequence[Header]) -> Any:
+    if headers == request.headers.raw:
+        return request
+    if any(name == _DPOP for name, _ in headers):
+        # httpx takes the headers of its own request along to where a redirect leads.
+        request = copied(request)
+    request.headers = type(request.headers)(list(headers))
+    return request
 
 
 def _authorization(token: AccessToken) -> Header:
     return (b"Authorization", token.authorization.encode("ascii"))
+
+
+def _unproved(headers: Sequence[Header]) -> list[Header]:
+    return [header for header in headers if header[0].lower() != b"dpop"]
+
+
+def _all_in(headers: Any, name: bytes) -> str:
+    """
+    The values of a header, joined as RFC 9110 5.3 has it; quicker than httpx's own way.
+    """
+    return ", ".join(v.decode("latin-1") for each, v in headers.raw if each.lower() == name)
+
+
+def _proof_error(answer: Any) -> str:
+    # RFC 9449 9: "a 401 response with a WWW-Authenticate header field and DPoP error value
+    # "use_dpop_nonce"".
+    if answer.status_code != 401:
+        return ""
+    challenges = challenges_in(answer.headers.get_list("WWW-Authenticate"))
+    errors = (c.error for c in challenges if c.scheme == "dpop" and c.error in PROOF_REFUSED)
+    return next(errors, "")
 
 
 def _place(hop: Hop) -> bytes:
@@ -512,7 +721,8 @@ def _place(hop: Hop) -> bytes:
 
 _UNSEEN = "noticed afterwards: no guard was on the wire"
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
-_EXTENSION = "resource_tokens"
+_DPOP = b"DPoP"
+_NOBODY: tuple[Hashable, Terms] = (None, Terms())
 # The last time that a request is spoken of over HTTP/1.1 before its headers go. Over HTTP/2 the
 # same object can be sent once more, on another connection.
 _HTTP1 = "http11.send_request_headers.started"

@@ -39,6 +39,7 @@ from resource_tokens.exceptions import ConfigurationError, EgressBlockedError
 
 if TYPE_CHECKING:
     from resource_tokens.oauth.client_auth import ClientAuth
+    from resource_tokens.oauth.exchange import Exchange
     from resource_tokens.oauth.metadata import AuthorizationServer
 
 __all__ = ["Resource", "ResourceMap", "parse_scopes"]
@@ -60,6 +61,12 @@ class Resource:
         audience: The `aud` the server is expected to write, where it differs from `identifier`.
         server: The authorization server for this resource, instead of the auth object's own.
         client_auth: The client authentication to use there, instead of the auth object's own.
+        subject: On whose behalf it is called. `"optional"`: on behalf of the subject of
+            `auth.on_behalf_of`, if there is one in reach, else as this service itself.
+            `"required"`: a request without a subject is refused. `"none"`: always as this service
+            itself.
+        exchange: How its tokens are asked for on behalf of somebody, instead of the way of the
+            auth object or of the server's dialect.
         extra: More parameters for the token request, such as `{"tenant": "blue"}`.
         allow_http: Let the token travel over plain `http` to a destination that is no loopback
             address. Whoever can read that network can then use the token.
@@ -74,6 +81,9 @@ class Resource:
             to instead, such as `"http://127.0.0.1:15001"`.
         host_header: With `connect_to`, the `Host` by which the sidecar knows the resource; the
             host and port of the destination by default.
+        sender: Who can use its tokens. `"bearer"`: whoever has one. `"dpop"`: whoever also has the
+            proof key of the auth object (RFC 9449). `"mtls"`: whoever also has the certificate of
+            its `TlsClientAuth` (RFC 8705). A token that the server has not bound so is refused.
 
     Raises:
         ConfigurationError: If a value cannot be what it stands for.
@@ -85,6 +95,8 @@ class Resource:
     audience: str | None = field(default=None, kw_only=True)
     server: AuthorizationServer | None = field(default=None, kw_only=True)
     client_auth: ClientAuth | None = field(default=None, kw_only=True)
+    subject: Literal["optional", "required", "none"] = field(default="optional", kw_only=True)
+    exchange: Exchange | None = field(default=None, kw_only=True)
     extra: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     allow_http: bool = field(default=False, kw_only=True)
     verify_audience: Literal["auto", "require", "off"] = field(default="auto", kw_only=True)
@@ -92,6 +104,7 @@ class Resource:
     allow_http_proxy: bool = field(default=False, kw_only=True)
     connect_to: str | None = field(default=None, kw_only=True)
     host_header: str | None = field(default=None, kw_only=True)
+    sender: Literal["bearer", "dpop", "mtls"] = field(default="bearer", kw_only=True)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -118,6 +131,12 @@ class Resource:
             raise ConfigurationError(
                 f"host_header={self.host_header!r} for {self.identifier!r} is a host with an "
                 "optional port, and goes with connect_to=."
+            )
+        if self.sender == "mtls" and (self.connect_to or self.redirects == "reauthorize"):
+            raise ConfigurationError(
+                f"{self.identifier!r} has sender='mtls', which goes neither with connect_to=, "
+                "where the connection is a sidecar's own, nor with redirects='reauthorize': no "
+                "other API chooses where this certificate is shown."
             )
         if (self.server is None) != (self.client_auth is None):
             # A credential belongs to the server it was issued by, and is shown to no other.
@@ -154,6 +173,8 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "allow_http_proxy": (True, False),
     "verify_audience": ("auto", "require", "off"),
     "redirects": ("withhold", "reauthorize"),
+    "subject": ("optional", "required", "none"),
+    "sender": ("bearer", "dpop", "mtls"),
 }
 
 
@@ -198,6 +219,11 @@ class ResourceMap:
         scheme, host, port, prefix = parse_destination(
             destination, resource.identifier, plain_http=plain_http
         )
+        if resource.sender == "mtls" and scheme != "https":
+            raise ConfigurationError(
+                f"The destination {destination!r} is plain http, where no certificate is shown, "
+                f"and {resource.identifier!r} has sender='mtls'. Use https."
+            )
         paths = self._hosts.setdefault((scheme, host, port), _Paths())
         twin = paths.twin_of(prefix)
         if twin is not None:
@@ -269,7 +295,7 @@ class ResourceMap:
         """
         behind = None
         if self._sidecars:
-            behind = self._sidecars.get(((scheme, host, port), host_header.lower()))
+            behind = self.behind_sidecar(scheme, host, port, host_header)
         scheme, host, port = behind or (scheme, host, port)
         paths = self._hosts.get((scheme, host, port)) or self._find(scheme, host, port)
         if paths is None:
@@ -278,6 +304,21 @@ class ResourceMap:
         if resource is None or (resource.connect_to is not None) != (behind is not None):
             return None
         return resource
+
+    @property
+    def has_sidecars(self) -> bool:
+        """
+        Whether any resource is behind a sidecar.
+        """
+        return bool(self._sidecars)
+
+    def behind_sidecar(
+        self, scheme: str, host: bytes, port: int | None, host_header: bytes
+    ) -> Origin | None:
+        """
+        The origin that a request to a sidecar is for, by its `Host`; `None` if there is no sidecar.
+        """
+        return self._sidecars.get(((scheme, host, port), host_header.lower()))
 
     def _find(self, scheme: str, host: bytes, port: int | None) -> _Paths | None:
         if b":" in host:
@@ -415,6 +456,12 @@ _RESERVED = frozenset(
         "client_assertion_type",
         "refresh_token",
         "assertion",
+        "subject_token",
+        "subject_token_type",
+        "actor_token",
+        "actor_token_type",
+        "requested_token_type",
+        "requested_token_use",
     }
 )
 

@@ -18,7 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from itertools import repeat
@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from resource_tokens._local_http import Answer, Listener, Request, json_answer
+from resource_tokens._local_proofs import ProofChecker, RefusedProofError
 
 __all__ = [
     "ABSENT",
@@ -131,7 +132,10 @@ class _LocalServer(ABC):
     What both servers share: start and stop, the ledger, answers set by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self.dpop_nonce: str | None = None
+        self._proofs = ProofChecker()
         self._port = 0
         self._listener: Listener | None = None
         self._stopping = threading.Event()
@@ -146,7 +150,7 @@ class _LocalServer(ABC):
         """
         if self._listener is None:
             self._stopping.clear()
-            self._listener = Listener(self._exchange, self._port)
+            self._listener = Listener(self._exchange, self._port, self._clock)
             self._port = self._listener.port
         return self
 
@@ -230,13 +234,37 @@ class _LocalServer(ABC):
     @abstractmethod
     def _answer(self, request: Request) -> Answer: ...
 
+    def _proved(self, request: Request, now: float, token: str | None = None) -> str | None:
+        """
+        The thumbprint of the key that a request proves; None if it has no proof.
+
+        Raises:
+            RefusedProofError: It has one that is no good.
+        """
+        proofs = request.headers.get_all("DPoP", [])
+        if not proofs:
+            return None
+        with self._lock:
+            self._proofs.nonce = self.dpop_nonce
+            # Joined, so that two never pass for one.
+            return self._proofs.thumbprint(
+                ", ".join(proofs), request.method, self._origin + request.path, now, token
+            )
+
+    def _with_nonce(self, answer: Answer) -> Answer:
+        if self.dpop_nonce is None:
+            return answer
+        return replace(answer, headers=(*answer.headers, ("DPoP-Nonce", self.dpop_nonce)))
+
 
 class LocalAuthorizationServer(_LocalServer):
     """
-    An OAuth authorization server for the client credentials grant with resource indicators.
+    An OAuth authorization server for client credentials, and for calls on behalf of users by token
+    exchange (RFC 8693) or a JWT as a grant (RFC 7523), with resource indicators.
 
-    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068) and publishes metadata
-    (RFC 8414 and OpenID discovery). Every public attribute may be set while it runs.
+    It honours `resource` (RFC 8707), signs JWT access tokens (RFC 9068), binds them to the key of
+    whoever sends a DPoP proof (RFC 9449), and publishes metadata (RFC 8414 and OpenID discovery).
+    Every public attribute may be set while it runs.
 
     Args:
         clients: Secret by client id.
@@ -244,13 +272,14 @@ class LocalAuthorizationServer(_LocalServer):
         audiences: What to write in `aud` where that is not the resource itself.
         path: Path of the issuer, such as `/tenant1`.
         metadata: Which of the two metadata documents exist.
-        clock: Seconds since the epoch, for `iat`, `exp` and the records.
+        clock: Seconds since the epoch, for `iat`, `exp`, the `Date` of answers and the records.
 
     Attributes:
         delay: How long each token request waits for its answer.
         ignore_resource: Issue tokens for everything known, as servers without RFC 8707 do.
         same_token: Return the last live token again, whatever the request asks for.
         overrides: Members to replace in each success response, or with `ABSENT` to leave out.
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -265,7 +294,7 @@ class LocalAuthorizationServer(_LocalServer):
         lifetime: timedelta = timedelta(hours=1),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.clients = dict({"orders-worker": "secret"} if clients is None else clients)
         self.resources = resources
         self.audiences = dict(audiences or {})
@@ -277,7 +306,6 @@ class LocalAuthorizationServer(_LocalServer):
         self.same_token = False
         self.overrides: Mapping[str, object] = {}
         self._path = path
-        self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._token_requests: list[TokenRequestRecord] = []
         self._asked: dict[str, None] = {}
@@ -306,6 +334,13 @@ class LocalAuthorizationServer(_LocalServer):
         return self.issuer.rstrip("/") + "/token"
 
     @property
+    def revocation_endpoint(self) -> str:
+        """
+        The URL that takes tokens to revoke (RFC 7009).
+        """
+        return self.issuer.rstrip("/") + "/revoke"
+
+    @property
     def jwks_uri(self) -> str:
         """
         The URL of the key set.
@@ -326,6 +361,13 @@ class LocalAuthorizationServer(_LocalServer):
                 for kid, key in keys.items()
             ]
         }
+
+    @property
+    def now(self) -> float:
+        """
+        Seconds since the epoch, by the server's clock.
+        """
+        return self._clock()
 
     @property
     def token_requests(self) -> tuple[TokenRequestRecord, ...]:
@@ -382,6 +424,31 @@ class LocalAuthorizationServer(_LocalServer):
                 self._last = None
             self._keys[secrets.token_hex(8)] = ec.generate_private_key(ec.SECP256R1())
 
+    def user_token(
+        self,
+        subject: str,
+        *,
+        audience: str,
+        scopes: Collection[str] = (),
+        client_id: str = "browser",
+        lifetime: timedelta | None = None,
+    ) -> str:
+        """
+        A token that a user's login would have led to, for the API that the user calls.
+
+        Args:
+            subject: The user, in `sub`.
+            audience: The API, in `aud`.
+            scopes: Those granted.
+            client_id: The client that the user has logged in with.
+            lifetime: `lifetime` of the server by default.
+        """
+        with self._lock:
+            token, _ = self._sign(
+                {"sub": subject, "client_id": client_id}, audience, list(scopes), lifetime
+            )
+        return token
+
     def revoke(self, token: str) -> None:
         """
         Make `verify` refuse this token.
@@ -404,6 +471,9 @@ class LocalAuthorizationServer(_LocalServer):
             RevokedTokenError: It was revoked.
             jwt.InvalidTokenError: It is expired, malformed, or not for `audience`.
         """
+        return self._verified(token, audience)
+
+    def _verified(self, token: str, audience: str | None) -> dict[str, Any]:
         if self.is_revoked(token):
             raise RevokedTokenError("The token was revoked")
         with self._lock:
@@ -418,7 +488,11 @@ class LocalAuthorizationServer(_LocalServer):
             audience=audience,
             issuer=self.issuer,
             # PyJWT judges times by its own clock, not by ours.
-            options={"verify_exp": False, "verify_iat": False},
+            options={
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_aud": audience is not None,
+            },
         )
         if claims["exp"] <= self._clock():
             raise jwt.ExpiredSignatureError("The token has expired")
@@ -447,6 +521,8 @@ class LocalAuthorizationServer(_LocalServer):
 
         if request.path == f"{stem}/token":
             return self._token_answer(request)
+        if request.path == f"{stem}/revoke":
+            return self._revocation_answer(request)
         if request.path in documents:
             return json_answer(200, documents[request.path]())
         return json_answer(404, {"error": "not_found"})
@@ -455,11 +531,29 @@ class LocalAuthorizationServer(_LocalServer):
         return {
             "issuer": self.issuer,
             "token_endpoint": self.token_endpoint,
+            "revocation_endpoint": self.revocation_endpoint,
             "jwks_uri": self.jwks_uri,
-            "grant_types_supported": ["client_credentials"],
+            "grant_types_supported": ["client_credentials", *_ON_BEHALF_OF],
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
+
+    def _revocation_answer(self, request: Request) -> Answer:
+        try:
+            form = _form(request)
+            self._check_client(_presented_client(request, form))
+            if "token" not in dict(form):
+                raise _RefusedError("invalid_request", "token is missing")
+        except _RefusedError as refused:
+            return refused.answer
+        # RFC 7009 2.2: 200 as well for one that is not known.
+        self.revoke(dict(form)["token"])
+        return Answer(200, b"")
+
+    def _check_client(self, client: _PresentedClient) -> None:
+        secret = self.clients.get(client.client_id or "")
+        if secret is None or secret != client.secret:
+            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
 
     def _token_answer(self, request: Request) -> Answer:
         received_at = self._clock()
@@ -472,9 +566,14 @@ class LocalAuthorizationServer(_LocalServer):
         try:
             form = _form(request)
             client = _presented_client(request, form)
-            answer = scripted or self._grant(form, client)
+            thumbprint = self._proved(request, received_at)
+            answer = scripted or self._grant(form, client, thumbprint)
         except _RefusedError as refused:
             answer = scripted or refused.answer
+        except RefusedProofError as refused:
+            members = {"error": refused.error, "error_description": str(refused)}
+            answer = scripted or json_answer(400, members, error=refused.error)
+        answer = self._with_nonce(answer)
 
         record = TokenRequestRecord(
             received_at=received_at,
@@ -496,18 +595,23 @@ class LocalAuthorizationServer(_LocalServer):
             known = value in self._issued or value in list(self.clients.values())
         return name, _REDACTED if known or _SECRET_PARAMETER.search(name) else value
 
-    def _grant(self, form: list[tuple[str, str]], client: _PresentedClient) -> Answer:
-        secret = self.clients.get(client.client_id or "")
-        if secret is None or secret != client.secret:
-            raise _RefusedError("invalid_client", "Unknown client, or wrong secret", 401)
+    def _grant(
+        self, form: list[tuple[str, str]], client: _PresentedClient, thumbprint: str | None
+    ) -> Answer:
+        self._check_client(client)
         names = [name for name, _ in form if name != "resource"]
         if len(names) != len(set(names)):
             raise _RefusedError("invalid_request", "A parameter is repeated")
         parameters = dict(form)
         if "grant_type" not in parameters:
             raise _RefusedError("invalid_request", "grant_type is missing")
-        if parameters["grant_type"] != "client_credentials":
-            raise _RefusedError("unsupported_grant_type", "Only client_credentials is supported")
+        client_id = client.client_id or ""
+        who: dict[str, object] = {"sub": client_id, "client_id": client_id}
+        if parameters["grant_type"] in _ON_BEHALF_OF:
+            # RFC 8693 4.1: who it is about, and who acts.
+            who |= {"sub": self._subject(parameters), "act": {"sub": client_id}}
+        elif parameters["grant_type"] != "client_credentials":
+            raise _RefusedError("unsupported_grant_type", "That grant is not supported")
 
         audience, allowed = self._target([value for name, value in form if name == "resource"])
         requested = parameters.get("scope", "").split()
@@ -516,7 +620,23 @@ class LocalAuthorizationServer(_LocalServer):
             scopes = [scope for scope in requested or allowed if scope in allowed]
         if requested and not scopes:
             raise _RefusedError("invalid_scope", "None of the requested scopes is allowed here")
-        return self._issue(client.client_id or "", audience, scopes)
+        exchanged = parameters["grant_type"] == _TOKEN_EXCHANGE
+        more: dict[str, object] = {"issued_token_type": _AT} if exchanged else {}
+        return self._issue(who, audience, scopes, more, thumbprint)
+
+    def _subject(self, parameters: dict[str, str]) -> str:
+        """
+        Whom the token is about that is to be exchanged.
+        """
+        member, error = _ON_BEHALF_OF[parameters["grant_type"]]
+        if member not in parameters:
+            raise _RefusedError("invalid_request", f"{member} is missing")
+        if member == "subject_token" and parameters.get("subject_token_type") != _AT:
+            raise _RefusedError("invalid_request", "subject_token_type must be an access token's")
+        try:
+            return str(self._verified(parameters[member], None)["sub"])
+        except jwt.InvalidTokenError as invalid:
+            raise _RefusedError(error, f"{member}: {invalid}") from None
 
     def _target(self, resources: list[str]) -> tuple[str | list[str], list[str] | None]:
         """
@@ -540,39 +660,53 @@ class LocalAuthorizationServer(_LocalServer):
             allowed = list(dict.fromkeys(scopes))
         return audience if self.ignore_resource else audience[0], allowed
 
-    def _issue(self, client_id: str, audience: str | list[str], scopes: list[str]) -> Answer:
+    def _issue(
+        self,
+        who: dict[str, object],
+        audience: str | list[str],
+        scopes: list[str],
+        more: dict[str, object],
+        thumbprint: str | None,
+    ) -> Answer:
         now = self._clock()
         with self._lock:
             last = self._last if self.same_token else None
             if last is None or last[0] in self._revoked or last[1]["exp"] <= now:
-                last = self._last = self._sign(client_id, audience, scopes, now)
+                last = self._last = self._sign(who, audience, scopes, thumbprint=thumbprint)
         token, claims = last
         members: dict[str, object] = {
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if "cnf" in claims else "Bearer",
             "expires_in": math.floor(claims["exp"] - now),
         }
         if claims["scope"]:
             members["scope"] = claims["scope"]
-        members |= self.overrides
+        members |= more | dict(self.overrides)
         return json_answer(
             200, {name: value for name, value in members.items() if value is not ABSENT}
         )
 
     def _sign(
-        self, client_id: str, audience: str | list[str], scopes: list[str], now: float
+        self,
+        who: dict[str, object],
+        audience: str | list[str],
+        scopes: list[str],
+        lifetime: timedelta | None = None,
+        thumbprint: str | None = None,
     ) -> tuple[str, dict[str, Any]]:
-        claims = {
+        now = self._clock()
+        claims: dict[str, Any] = {
             "iss": self.issuer,
-            "sub": client_id,
-            "client_id": client_id,
+            **who,
             "aud": audience,
             "scope": " ".join(dict.fromkeys(scopes)),
             "iat": math.floor(now),
             # Up, so that the token lives at least as long as expires_in says.
-            "exp": math.ceil(now + self.lifetime.total_seconds()),
+            "exp": math.ceil(now + (lifetime or self.lifetime).total_seconds()),
             "jti": secrets.token_urlsafe(16),
         }
+        if thumbprint is not None:
+            claims["cnf"] = {"jkt": thumbprint}
         kid, key = list(self._keys.items())[-1]
         signed = jwt.encode(claims, key, "ES256", headers={"typ": "at+jwt", "kid": kid})
         opaque = self.token_format == "opaque"  # noqa: S105 - no password
@@ -585,13 +719,18 @@ class LocalResourceServer(_LocalServer):
     """
     An API that lets in whoever shows a token of `authorization_server` for its audience.
 
-    It answers 200 with `{"audience", "scope", "path"}`, 401 with an RFC 6750 challenge, or 404
-    where `audiences` covers no prefix of the path. Its ledger, `requests`, holds all of them.
+    It answers 200 with `{"audience", "scope", "path"}`, and with the `"subject"` of a token that is
+    about a user, 401 with an RFC 6750 challenge, or 404 where `audiences` covers no prefix of the
+    path. A token that is bound to a key needs a proof (RFC 9449). Its ledger, `requests`, holds all
+    of them.
 
     Args:
         audience: The audience of the whole host; its own `url` by default.
         audiences: Instead, the audience below each path, None for the URL of that path; the
             longest prefix by segments wins.
+
+    Attributes:
+        dpop_nonce: The nonce that each DPoP proof has to have; None asks for none.
     """
 
     def __init__(
@@ -654,14 +793,25 @@ class LocalResourceServer(_LocalServer):
         # Joined as RFC 9110 5.3 has it, so that two tokens never pass for one.
         authorization = ", ".join(request.headers.get_all("Authorization", []))
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+        scheme, token = scheme.lower(), token.strip()
+        if scheme not in ("bearer", "dpop"):
             return _unauthorized()
         try:
-            claims = self._authorization_server.verify(token.strip(), audience=audience)
+            now = self._authorization_server.now
+            proved = self._proved(request, now, token) if scheme == "dpop" else None
+            claims = self._authorization_server.verify(token, audience=audience)
+        except RefusedProofError as refused:
+            return self._with_nonce(_unauthorized(str(refused), refused.error, "DPoP"))
         except jwt.InvalidTokenError as error:
-            return _unauthorized(str(error))
+            return self._with_nonce(_unauthorized(str(error)))
+        bound = claims.get("cnf", {}).get("jkt")
+        # RFC 9449 7.2: a bound token is not to be taken as a bearer token.
+        if bound != proved:
+            return self._with_nonce(_unauthorized("The key is not proved", scheme="DPoP"))
         members = {"audience": audience, "scope": claims["scope"], "path": request.path}
-        return json_answer(200, members)
+        if claims["sub"] != claims["client_id"]:
+            members["subject"] = claims["sub"]
+        return self._with_nonce(json_answer(200, members))
 
 
 class TokenLeak(NamedTuple):
@@ -763,18 +913,20 @@ def _covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
 
 
-def _unauthorized(description: str | None = None) -> Answer:
-    challenge = 'Bearer realm="local"'
+def _unauthorized(
+    description: str | None = None, error: str = "invalid_token", scheme: str = "Bearer"
+) -> Answer:
+    challenge = f'{scheme} realm="local"'
     if description is not None:
         # RFC 6750 3: no quote, backslash or control character in error_description.
         description = re.sub(r"[^ !#-\[\]-~]", "'", description)
-        challenge += f', error="invalid_token", error_description="{description}"'
+        challenge += f', error="{error}", error_description="{description}"'
     return json_answer(401, {}, ("WWW-Authenticate", challenge))
 
 
 _REDACTED = "[redacted]"
 _SECRET_HEADER = re.compile(r"auth|cookie|dpop|key|secret|token", re.IGNORECASE)
-_SECRET_PARAMETER = re.compile(r"assertion|code|password|secret|token(?!_type)", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"assertion|code|password|secret|token(?!_type|_use)", re.IGNORECASE)
 _PRESENTED_TOKEN = re.compile(r"(?i:\b(?:bearer|dpop)[ ]+|\baccess_token=)([\w.~+/-]+=*)")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-\"$-~]+")
 
@@ -836,6 +988,15 @@ class _RefusedError(Exception):
         members = {"error": error, "error_description": description}
         self.answer = json_answer(status, members, *_REFUSAL_HEADERS.get(status, ()), error=error)
 
+
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - no password
+_AT = "urn:ietf:params:oauth:token-type:access_token"
+# The parameter that says on whose behalf, and the error for a bad one (RFC 8693 2.2.2, RFC 7523
+# 3.1).
+_ON_BEHALF_OF = {
+    _TOKEN_EXCHANGE: ("subject_token", "invalid_request"),
+    "urn:ietf:params:oauth:grant-type:jwt-bearer": ("assertion", "invalid_grant"),
+}
 
 _REFUSAL_HEADERS = {
     401: [("WWW-Authenticate", 'Basic realm="token endpoint"')],

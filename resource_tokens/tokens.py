@@ -62,7 +62,8 @@ class AccessToken:
 
     Attributes:
         resource: The identifier of the resource it was asked for.
-        token_type: `"Bearer"` (RFC 6750).
+        token_type: `"Bearer"` (RFC 6750), or `"DPoP"` for one that is of no use without a proof
+            of its key (RFC 9449).
         scopes: The scopes granted, which can be fewer than asked for (RFC 6749 5.1).
         expires_at: When it expires, by this machine's wall clock.
     """
@@ -76,7 +77,8 @@ class AccessToken:
     @property
     def authorization(self) -> str:
         """
-        The value `Bearer ...` for an `Authorization` header, to `resource` and nothing else.
+        The value `Bearer ...`, or `DPoP ...`, for an `Authorization` header, to `resource` and
+        nothing else.
         """
         return f"{self.token_type} {self._value.reveal()}"
 
@@ -142,6 +144,8 @@ class Freshness:
         requested_at: float,
         requested_wall: float,
         draw: Callable[[], float],
+        *,
+        final: bool = False,
     ) -> Freshness:
         """
         The windows of a token.
@@ -152,8 +156,13 @@ class Freshness:
             requested_wall: The same by the wall clock, in seconds since the epoch.
             draw: A uniform random number from 0 to 1. It moves the refresh earlier, never later,
                 so that a fleet started together does not refresh together.
+            final: Whether it ends because what it was got with does. Then no other would live
+                longer, so it is not refreshed ahead; and it is good until then.
         """
         seconds = lifetime.total_seconds()
+        if final:
+            ends_at = requested_at + seconds
+            return cls(requested_at, ends_at, ends_at, requested_wall)
         margin = min(_HARD_MARGIN, _HARD_SHARE * seconds)
         window = min(_SOFT_WINDOW, _SOFT_SHARE * seconds) * (1 + _EARLIER_SHARE * draw())
         return cls(
@@ -162,6 +171,18 @@ class Freshness:
             hard_at=requested_at + seconds - margin,
             requested_wall=requested_wall,
         )
+
+    @staticmethod
+    def is_final(lifetime: timedelta, left: timedelta) -> bool:
+        """
+        Whether what a token was got with ends before the hard margin of the token begins.
+
+        Args:
+            lifetime: How long the server said the token lives.
+            left: For how long that is good.
+        """
+        margin = min(timedelta(seconds=_HARD_MARGIN), _HARD_SHARE * lifetime)
+        return left <= lifetime - margin
 
     @property
     def longest(self) -> float:

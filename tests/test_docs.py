@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 import resource_tokens
+import resource_tokens.inbound
 import resource_tokens.stores
 import resource_tokens.testing
 from resource_tokens import AuthorizationServer, exceptions
@@ -27,7 +28,7 @@ AT_THE_ROOT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURIT
 PAGES = [*AT_THE_ROOT, *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 ALL = [*PAGES, ROOT / "CHANGELOG.md"]
 
-RUN = {"python", "output"}
+RUN = {"python", "output", "toml"}
 ONLY_SHOWN = {"console", "text"}
 DIRECTIVES = {"{eval-rst}", "{glossary}", "{toctree}"}
 
@@ -124,7 +125,13 @@ def test_the_reference_has_every_public_name() -> None:
     """
     reference = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "reference").glob("*.md"))
     documented = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", reference, re.MULTILINE))
-    modules = (resource_tokens, resource_tokens.stores, resource_tokens.testing, exceptions)
+    modules = (
+        resource_tokens,
+        resource_tokens.inbound,
+        resource_tokens.stores,
+        resource_tokens.testing,
+        exceptions,
+    )
 
     public = {name for module in modules for name in module.__all__}
 

@@ -51,6 +51,21 @@ def test_async_fanout(backend: str) -> None:
     assert "" == finished.stderr
 
 
+def test_middle_tier() -> None:
+    """
+    P3: in `middle_tier`, each of three services is called with a token of its own about the same
+    user, and the one that another was called with is refused.
+    """
+    finished = run("-m", "examples.middle_tier")
+
+    assert 0 == finished.returncode, finished.stdout + finished.stderr
+    assert 2 == finished.stdout.count("alice at the gateway: 200")
+    assert "'asked_for': 'bob'" in finished.stdout
+    assert "alice at orders, with the same token: 401" in finished.stdout
+    assert "The token is for 'gateway', and not for 'orders'." in finished.stdout
+    assert "good at more than one service: 0" in finished.stdout
+
+
 @pytest.mark.parametrize(
     ("example", "lines"),
     [
@@ -129,6 +144,8 @@ def test_every_example_is_run() -> None:
     There is no example that the tests above do not run.
     """
     here = Path(__file__).read_text(encoding="utf-8")
-    examples = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]
+    files = {path.name for pattern in ("[!_]*.py", "*.ipynb") for path in EXAMPLES.glob(pattern)}
+    packages = {f"examples.{path.parent.name}" for path in EXAMPLES.glob("*/__main__.py")}
 
-    assert [] == [path.name for path in examples if path.name not in here]
+    assert {"examples.middle_tier"} == packages
+    assert set() == {name for name in files | packages if name not in here}

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
+import httpx2
 import pytest
 
 from resource_tokens import (
@@ -38,6 +39,7 @@ from resource_tokens import (
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import Caller
 from tests.servers.origin import Origin, Received
+from tests.servers.proofs import read_proof, thumbprint_of
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import trusting
 
@@ -45,6 +47,7 @@ A, B, C = "urn:example:a", "urn:example:b", "urn:example:c"
 TENANTS = "https://tenants.example.test/"
 
 Road = Literal["direct", "tunnel", "socks"]
+Sender = Literal["bearer", "dpop"]
 Fate = Literal["carried", "reauthorized", "withheld", "blocked", "refused"]
 """
 What becomes of the token of the first request on a hop: the receiver sees it; it sees its own
@@ -407,25 +410,36 @@ class Grounds:
             LocalAuthorizationServer(clients={"worker": "secret"}, token_format="opaque")
         )
 
-    def auth(self, places: dict[str, Place], events: list[TokenEvent]) -> ResourceTokenAuth:
+    def auth(
+        self, places: dict[str, Place], events: list[TokenEvent], sender: Sender
+    ) -> ResourceTokenAuth:
         resources = {
             f"{place.url}/{segment}": Resource(
                 identifier,
                 allow_http=True,
                 redirects="reauthorize" if identifier == C else "withhold",
+                sender=sender,
             )
             for place in places.values()
             for segment, identifier in place.resources.items()
             if identifier != TENANTS
         }
         if "red" in places:
-            resources["https://*.tenants.example.test/"] = Resource(TENANTS)
+            resources["https://*.tenants.example.test/"] = Resource(TENANTS, sender=sender)
         return ResourceTokenAuth(
             AuthorizationServer(issuer=self.server.issuer, verify=self.trusting),
             ClientSecretBasic("worker", "secret"),
             resources=resources,
             on_event=events.append,
         )
+
+
+@pytest.fixture(autouse=True)
+def no_secret_shows() -> None:
+    """
+    Not here: servers that write a token into `Location` are among the cases, and httpcore logs
+    what they answer. `TokenFilter` is for that.
+    """
 
 
 @pytest.fixture(scope="module")
@@ -440,9 +454,17 @@ class Journey:
     """
 
     def __init__(
-        self, grounds: Grounds, road: Road, client: Any, protocol: str, tokens: dict[str, str]
+        self,
+        grounds: Grounds,
+        road: Road,
+        client: Any,
+        protocol: str,
+        tokens: dict[str, str],
+        *,
+        sender: Sender,
     ) -> None:
         self._road = road
+        self._scheme = {"bearer": "Bearer", "dpop": "DPoP"}[sender]
         self._protocol = protocol
         self._places = grounds.loopback if road == "direct" else grounds.named
         self._origins = grounds.origins
@@ -545,10 +567,20 @@ class Journey:
     ) -> Iterator[str]:
         own = self._tokens[C]
         secure = place.scheme == "https"
-        credentials = {"carried": [f"Bearer {token}"], "reauthorized": [f"Bearer {own}"]}
+        shown = [each for at, each in (("carried", token), ("reauthorized", own)) if at == fate]
         request = received.request
-        comparisons = {
-            "Authorization": (credentials.get(fate, []), request.header("authorization")),
+        bound = shown if self._scheme == "DPoP" else []
+        proofs = [read_proof(proof)[1] for proof in request.header("dpop")]
+        where = unquote(place.url + _path(received).partition("?")[0])
+        comparisons: dict[str, tuple[Any, Any]] = {
+            "Authorization": (
+                [f"{self._scheme} {each}" for each in shown],
+                request.header("authorization"),
+            ),
+            "DPoP": (
+                [(request.method, where, thumbprint_of(each.encode())) for each in bound],
+                [(each["htm"], unquote(each["htu"]), each["ath"]) for each in proofs],
+            ),
             "X-Copy": ([f"again {token}"] if fate == "carried" else [], request.header("x-copy")),
             "X-Own": (["kept"], request.header("x-own")),
             "protocol": (self._protocol if secure else "HTTP/1.1", received.protocol),
@@ -588,6 +620,7 @@ def drive(
     http2: bool,
     cases: Sequence[tuple[Row, int]] = CASES,
     plugin: Callable[[ResourceTokenAuth], Any] = lambda auth: auth,
+    sender: Sender = "bearer",
 ) -> tuple[list[str], Counter[Fate], set[str]]:
     """
     All cases with one client and one auth object: the failures, how often which fate was met, and
@@ -595,7 +628,7 @@ def drive(
     """
     events: list[TokenEvent] = []
     places = grounds.loopback if road == "direct" else grounds.named
-    auth = grounds.auth(places, events)
+    auth = grounds.auth(places, events, sender)
     scheme = {"tunnel": "http", "socks": "socks5"}.get(road)
     proxy = None if scheme is None else f"{scheme}://127.0.0.1:{grounds.proxy.port}"
     tokens = {
@@ -610,7 +643,7 @@ def drive(
         auth=plugin(auth), verify=grounds.trusting, http2=http2, proxy=proxy, follow_redirects=True
     ) as client:
         protocol = "HTTP/2" if http2 else "HTTP/1.1"
-        journey = Journey(grounds, road, client, protocol, tokens)
+        journey = Journey(grounds, road, client, protocol, tokens, sender=sender)
         for number, (each, status) in enumerate(cases):
             if road in each.roads:
                 failures += journey.fails(each, status, f"case-{number}", events)
@@ -628,6 +661,8 @@ def drive(
             for resource, token in tokens.items()
             if token.encode() in passage.sent and resource not in allowed
         ]
+        if passage.kind == "forward" and b"dpop:" in passage.sent.lower():
+            failures.append(f"{road}: a proof was seen in {passage}")
     kinds: set[str] = {passage.kind for passage in grounds.proxy.passages[passed:]}
     return failures, fates, kinds
 
@@ -646,13 +681,36 @@ def test_a_token_is_seen_by_its_resource_and_by_nobody_else(
     caller: Caller, grounds: Grounds, road: Road, http2: bool, proxied: set[str]
 ) -> None:
     """
-    P3, INV-1, R1 to R6, R11, R12: for each row and status, each server and proxy has seen what
-    the table says, and no other token than its own.
+    P3, INV-1, R1 to R6, R11, R12, R6750-10, R9110-2: for each row and status, each server and proxy
+    has seen what the table says, and no other token than its own.
     """
     failures, fates, asked = drive(caller, grounds, road, http2=http2)
 
     assert [] == failures, "\n".join(failures)
     assert proxied == asked
+    assert {"carried", "reauthorized", "withheld", "blocked", "refused"} == set(fates)
+
+
+# One colour for each road: that the colours are alike is shown above.
+@pytest.mark.parametrize(
+    ("caller", "road", "http2"),
+    [
+        pytest.param((httpx2, "sync"), "direct", True, id="direct-httpx2-sync"),
+        pytest.param((httpx, "asyncio"), "tunnel", False, id="tunnel-httpx-asyncio"),
+        pytest.param((httpx2, "trio"), "socks", False, id="socks-httpx2-trio"),
+    ],
+    indirect=["caller"],
+)
+def test_a_proof_is_seen_with_its_token_and_by_nobody_else(
+    caller: Caller, grounds: Grounds, road: Road, http2: bool
+) -> None:
+    """
+    P3, R9449-2, R9449-3: the same for tokens that are bound to a key. Each that was seen came with
+    one proof, for that very request and token; where there was none, there was no proof.
+    """
+    failures, fates, _ = drive(caller, grounds, road, http2=http2, sender="dpop")
+
+    assert [] == failures, "\n".join(failures)
     assert {"carried", "reauthorized", "withheld", "blocked", "refused"} == set(fates)
 
 

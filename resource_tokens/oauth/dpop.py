@@ -39,7 +39,7 @@ class ProofKey:
         ConfigurationError: If a key that was given cannot be used.
     """
 
-    __slots__ = ("_algorithm", "_lock", "_signer")
+    __slots__ = ("_algorithm", "_lock", "_signer", "lasting")
 
     def __init__(
         self,
@@ -51,6 +51,8 @@ class ProofKey:
         if algorithm not in {None, "ES256", "EdDSA"}:
             raise ConfigurationError(f"algorithm={algorithm!r}: use 'ES256' or 'EdDSA'.")
         self._algorithm = algorithm
+        # Whether it is there in another process as well.
+        self.lasting = key is not None
         self._lock = SafeLock()
         self._signer: Signer | None = None  # written under _lock
         if key is not None:
@@ -129,12 +131,13 @@ def normalised(url: str) -> str:
     A URL as `htu` (RFC 9449 4.3, RFC 3986 6.2.2 and 6.2.3): no query, no default port, scheme and
     host in lower case, percent-encoding in upper case.
     """
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
+    bare = url.partition("#")[0].partition("?")[0]
     scheme, _, rest = bare.partition("://")
     authority, slash, path = rest.partition("/")
     scheme, authority = scheme.lower(), authority.lower()
     authority = authority.removesuffix({"https": ":443", "http": ":80"}.get(scheme, "\0"))
-    path = re.sub(r"%[0-9A-Fa-f]{2}", _decoded_if_plain, path)
+    if "%" in path:
+        path = re.sub(r"%[0-9A-Fa-f]{2}", _decoded_if_plain, path)
     return f"{scheme}://{authority}{slash or '/'}{path}"
 
 

@@ -8,14 +8,12 @@ that is worth knowing before the token is shown to anybody. So it is with an ass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Claims", "claims_in", "claims_of"]
+__all__ = ["Claims", "audience_in", "claims_in", "claims_of", "date_in"]
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """
     What a JWT says of itself.
 
@@ -26,6 +24,9 @@ class Claims:
         issuer: `iss`; empty if it is absent or malformed.
         subject: `sub`, likewise.
         not_before: `nbf`, as `iat`.
+        key_thumbprint: The `jkt` of the key it is bound to (RFC 9449 6.1); `None` if it is to none,
+            empty if it is malformed.
+        certificate_thumbprint: Likewise the `x5t#S256` of a certificate (RFC 8705 3.1).
     """
 
     audience: tuple[str, ...]
@@ -34,6 +35,8 @@ class Claims:
     issuer: str = ""
     subject: str = ""
     not_before: float | None = None
+    key_thumbprint: str | None = None
+    certificate_thumbprint: str | None = None
 
 
 def claims_of(token: str) -> Claims | None:
@@ -57,16 +60,22 @@ def claims_in(claims: Mapping[str, Any]) -> Claims:
     The claims among the members of a JSON object.
     """
     return Claims(
-        _audience(claims.get("aud")),
-        _date(claims, "iat"),
-        _date(claims, "exp"),
+        audience_in(claims),
+        date_in(claims, "iat"),
+        date_in(claims, "exp"),
         _text(claims, "iss"),
         _text(claims, "sub"),
-        _date(claims, "nbf"),
+        date_in(claims, "nbf"),
+        _confirmed(claims, "jkt"),
+        _confirmed(claims, "x5t#S256"),
     )
 
 
-def _audience(value: object) -> tuple[str, ...]:
+def audience_in(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    What claims are for; empty if that is absent or malformed.
+    """
+    value = claims.get("aud")
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         return ()
@@ -78,7 +87,17 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _date(claims: Mapping[str, Any], name: str) -> float | None:
+def _confirmed(claims: Mapping[str, Any], name: str) -> str | None:
+    confirmation = claims.get("cnf")
+    if not isinstance(confirmation, Mapping) or name not in confirmation:
+        return None
+    return _text(confirmation, name)
+
+
+def date_in(claims: Mapping[str, Any], name: str) -> float | None:
+    """
+    A time, in seconds since the epoch; `None` if it is absent or malformed.
+    """
     # RFC 7519 2: NumericDate is a JSON number.
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import (
@@ -23,19 +23,25 @@ from resource_tokens.exceptions import (
 )
 from resource_tokens.oauth.client_auth import ClientAuth, Recipient
 from resource_tokens.oauth.dialects import Target
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import Grant, expired_grant, is_refresh_token
 from resource_tokens.oauth.jwt import Claims, claims_of
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
     Members,
+    date_of,
+    foreign_text,
+    form,
     json_object,
     quoted,
     refused_redirect,
+    spellings,
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.tls_client_auth import TlsClientAuth
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken, Secret, TokenKey
+from resource_tokens.tokens import AccessToken, Freshness, Secret, TokenKey
 
 __all__ = ["Identity", "Issued", "TokenRequest", "check_told_apart", "issued_token", "settle"]
 
@@ -44,10 +50,20 @@ class Identity(NamedTuple):
     """
     What a token is for, whatever its scopes: two destinations whose tokens have one identity may
     see each other's.
+
+    Attributes:
+        subject: On whose behalf it was asked for.
     """
 
     resource: str
     key: TokenKey
+    subject: bytes = b""
+
+    def on_behalf_of(self, other: Identity | None) -> Identity:
+        """
+        The same for the subject of another one; for nobody in particular without one.
+        """
+        return self._replace(subject=b"" if other is None else other.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,9 @@ class TokenRequest:
         target: The parameters that say which API it is for, with those of the resource's own.
         scopes_sent: The scopes as this server writes them.
         discovered_from: What was configured, where the resource itself has named the server.
+        proof_key: The key that the token is to be bound to, for `Resource(sender="dpop")`.
+        certificate: The SHA-256 thumbprint of the certificate that it is to be bound to, for
+            `Resource(sender="mtls")`.
     """
 
     server: AuthorizationServer
@@ -70,17 +89,19 @@ class TokenRequest:
     resource: Resource
     scopes: frozenset[str]
     discovered_from: TokenRequest | None = None
+    proof_key: ProofKey | None = None
     key: TokenKey = field(init=False)
     identity: Identity = field(init=False)
     target: tuple[tuple[str, str], ...] = field(init=False)
     scopes_sent: frozenset[str] = field(init=False)
+    certificate: bytes | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._check_grant()
         target = Target(self.resource.identifier, self.resource.expected_audience)
         dialect, grant_type = self.server.dialect, self.grant.grant_type
         extra = dict(self.resource.extra)
-        parameters = dialect.parameters([target], grant_type)
+        parameters = self.grant.target or dialect.parameters([target], grant_type)
         for name, _ in parameters:
             # RFC 6749 3.2: "Request and response parameters MUST NOT be included more than once."
             if name in extra:
@@ -90,7 +111,9 @@ class TokenRequest:
                     "or its audience=."
                 )
         object.__setattr__(self, "target", (*parameters, *extra.items()))
-        scopes_sent = dialect.scopes(self.scopes, target, grant_type)
+        scopes_sent = self.scopes
+        if self.grant.target is None:
+            scopes_sent = dialect.scopes(self.scopes, target, grant_type)
         object.__setattr__(self, "scopes_sent", scopes_sent)
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
@@ -101,24 +124,32 @@ class TokenRequest:
             self.client_auth.method,
             target.resource,
             target.audience,
+            self.resource.sender,
             self.verify_audience,
             str(dialect.says_audience),
             dialect.confirmation,
-            grant_type,
-            self.grant.fingerprint(),
         ]
+        # As one grant names it, since it is the same resource on whosever behalf it is called.
+        for name, value in (*dialect.parameters([target], _USUAL), *extra.items()):
+            parts += (name, value)
+        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, _USUAL)))
+        identity = Identity(target.resource, TokenKey.of(parts), self.grant.principal())
+        # Not before: a credential that is replaced does not make the token for somewhere else.
+        fingerprint = self.client_auth.fingerprint()
+        # RFC 8705 3: it is bound to the certificate that is shown to the token endpoint.
+        mutual_tls = self.resource.sender == "mtls"
+        object.__setattr__(self, "certificate", fingerprint if mutual_tls else None)
+        # RFC 9449 6: a token that is bound to one key is of no use with another.
+        thumbprint = "" if self.proof_key is None else self.proof_key.thumbprint
+        parts = [identity.key, fingerprint, thumbprint, grant_type, self.grant.fingerprint()]
         for name, value in self.target:
             parts += (name, value)
-        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
-        identity = Identity(target.resource, TokenKey.of(parts))
+        parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
+        object.__setattr__(self, "key", TokenKey.of(parts))
         if self.discovered_from is not None:
             # The destinations of a resource are the same, wherever its tokens come from.
             identity = self.discovered_from.identity
         object.__setattr__(self, "identity", identity)
-        # Not before: a credential that is replaced does not make the token for somewhere else.
-        parts.append(self.client_auth.fingerprint())
-        parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
-        object.__setattr__(self, "key", TokenKey.of(parts))
 
     @property
     def verify_audience(self) -> Literal["auto", "require", "off"]:
@@ -149,7 +180,7 @@ class TokenRequest:
         recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
         proof = self.client_auth.authenticate(recipient)
         headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
-        secrets = (*proof.secrets, *_spellings(presented))
+        secrets = (*proof.secrets, *spellings(presented))
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
         scope = [("scope", " ".join(sorted(self.scopes_sent)))] if self.scopes_sent else []
@@ -157,13 +188,24 @@ class TokenRequest:
         if dialect.form == "get":
             # RFC 6749 3.2: a query of the endpoint "MUST be retained when adding additional
             # query parameters."
-            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{_form(rest).decode()}"
+            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{form(rest).decode()}"
             return HTTPRequest("GET", url, headers, b"", secrets, proof.certificate)
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        body = _form((("grant_type", self.grant.grant_type), *rest))
+        body = form((("grant_type", self.grant.grant_type), *rest))
         return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
+        if (self.resource.sender == "dpop") != (self.proof_key is not None):
+            raise ConfigurationError(
+                f"Resource({self.resource.identifier!r}, sender={self.resource.sender!r}): a proof "
+                "key goes with sender='dpop', and with nothing else."
+            )
+        if self.resource.sender == "mtls" and not isinstance(self.client_auth, TlsClientAuth):
+            raise ConfigurationError(
+                f"Resource({self.resource.identifier!r}, sender='mtls'): its tokens are bound to "
+                "the certificate that the client authenticates with (RFC 8705 3), so that is by "
+                "TlsClientAuth."
+            )
         grant, resource = self.grant, self.resource.identifier
         public, local = not self.client_auth.confidential, self.server.dialect.form == "get"
         if grant.confidential and public and not local:
@@ -181,11 +223,21 @@ class TokenRequest:
             )
         # RFC 6749 10.4: a refresh token is shared "only among the authorization server and the
         # client to whom the refresh tokens were issued".
-        if self.resource.server is not None and not grant.portable:
+        configured = self.server == (self.discovered_from or self).server
+        own = configured and self.resource.server is None
+        if not grant.may_go_to(self.server.issuer, own=own, configured=configured):
+            raise grant.kept_from(self.server.name, resource)
+        # RFC 9449 5: of a public client, a refresh token is bound to the key as well.
+        if (
+            public
+            and grant.grant_type == "refresh_token"
+            and self.proof_key is not None
+            and not self.proof_key.lasting
+        ):
             raise ConfigurationError(
-                f"{resource!r} names its own server=, and the grant {grant.grant_type!r} was "
-                "issued by another: it goes to the server of its auth object only. Use an auth "
-                "object of its own for that resource."
+                f"The refresh token of a public client for {resource!r} is bound to the proof "
+                "key, and this one ends with the process. Give one that lasts: "
+                "ResourceTokenAuth(..., proof_key=ProofKey(pathlib.Path(...)))."
             )
         # RFC 6749 6: "The requested scope MUST NOT include any scope not originally granted".
         if grant.scopes is not None and self.scopes - grant.scopes:
@@ -221,21 +273,6 @@ def check_told_apart(requests: Iterable[TokenRequest]) -> None:
             )
 
 
-def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
-    pairs = (
-        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
-    )
-    return urlencode(tuple(pairs)).encode("ascii")
-
-
-def _spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
-    """
-    The secrets among parameters, as they are and as they are written in a form.
-    """
-    secrets = [value for _, value in parameters if isinstance(value, Secret)]
-    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
-
-
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
 """
 What is worth an event in an answer: its name, and words.
@@ -246,11 +283,15 @@ What is worth an event in an answer: its name, and words.
 class Issued:
     """
     An answer that was believed.
+
+    Attributes:
+        final: Whether no other token would live longer, as what it was got with ends.
     """
 
     token: AccessToken
     lifetime: timedelta
     remarks: tuple[Remark, ...]
+    final: bool = False
 
 
 def settle(answer: HTTPAnswer, request: TokenRequest, secrets: tuple[Secret, ...]) -> bool:
@@ -312,32 +353,31 @@ def issued_token(
     if response is None:
         raise _unusable(request, "is no JSON object")
     value = _access_token(response, request)
-    token_type = response.get("token_type")
-    # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
-    # if it does not understand the token type".
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise _unusable(request, f"has token_type {_shown(token_type)}, not 'Bearer'")
-    # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
-    issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
-    if issued_type not in _ACCESS_TOKEN_TYPES:
-        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no access token")
+    token_type, answers = _token_type(response, request), request.grant.answers
+    issued_type = response.get("issued_token_type", answers.issued_token_types[0])
+    if issued_type not in answers.issued_token_types:
+        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no {answers.what}")
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
     confirmed = _is_confirmed(response, request)
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
-    lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
+    _check_sender(claims, request)
+    lifetime = _earlier(lifetime, claims, request, requested_at, remarks, date=date_of(answer))
+    final = False
     if request.grant.expires_at is not None:
-        lifetime = min(lifetime, timedelta(seconds=request.grant.expires_at - requested_at))
+        left = timedelta(seconds=request.grant.expires_at - requested_at)
+        final = Freshness.is_final(lifetime, left)
+        lifetime = min(lifetime, left)
     token = AccessToken(
         value,
         resource,
-        "Bearer",
+        token_type,
         scopes,
         datetime.fromtimestamp(requested_at, UTC) + lifetime,
     )
-    return Issued(token, lifetime, tuple(remarks))
+    return Issued(token, lifetime, tuple(remarks), final)
 
 
 def _access_token(response: Members, request: TokenRequest) -> Secret:
@@ -354,6 +394,51 @@ def _access_token(response: Members, request: TokenRequest) -> Secret:
     if not re.fullmatch(r"[\x21-\x7e]+", value.reveal()):
         raise _unusable(request, "has an access_token with characters that no header can carry")
     return value
+
+
+def _token_type(response: Members, request: TokenRequest) -> str:
+    member, sender = response.get("token_type"), request.resource.sender
+    # RFC 9449 5: "A token_type of DPoP MUST be included in the access token response to signal to
+    # the client that the access token was bound to its DPoP key". RFC 8705 has no type of its own.
+    expected = "DPoP" if sender == "dpop" else "Bearer"
+    accepted = ("dpop",) if sender == "dpop" else request.grant.answers.token_types
+    # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
+    # if it does not understand the token type".
+    if isinstance(member, str) and member.lower() in accepted:
+        return expected
+    advice = _CHECK_ADDRESS
+    if expected == "DPoP":
+        advice = (
+            "Resource(..., sender='dpop') wants it bound to the proof key: let the server do that "
+            "for this client (dpop_bound_access_tokens)."
+        )
+    elif isinstance(member, str) and member.lower() == "dpop":
+        advice = "It is bound to a key: set Resource(..., sender='dpop')."
+    raise _unusable(request, f"has token_type {_shown(member)}, not {expected!r}", advice)
+
+
+def _check_sender(claims: Claims | None, request: TokenRequest) -> None:
+    # Of an opaque token, only the resource server can know.
+    if claims is None:
+        return
+    if request.certificate is not None:
+        # RFC 8705 3.1. There is no token type for it, so this alone tells it from a bearer token.
+        thumbprint = urlsafe_b64encode(request.certificate).decode().rstrip("=")
+        if claims.certificate_thumbprint != thumbprint:
+            raise _unusable(
+                request,
+                "has a token that is not bound to the certificate of the client",
+                "Resource(..., sender='mtls') wants that: let the server do it for this client "
+                "(tls_client_certificate_bound_access_tokens).",
+            )
+    # RFC 9449 6.1. That it is bound, its type has said.
+    bound_to = claims.key_thumbprint
+    if request.proof_key is not None and bound_to not in (None, request.proof_key.thumbprint):
+        raise _unusable(
+            request,
+            "has a token that is bound to another key",
+            "It would be refused with proofs of this one. Ask the operator of the server.",
+        )
 
 
 def _lifetime(
@@ -377,6 +462,9 @@ def _lifetime(
             f"has {member} {_shown(response[member])}, which leaves no positive number of seconds",
         )
     return min(timedelta(seconds=min(seconds, 1e9)), _MAX_LIFETIME)
+
+
+_CHECK_ADDRESS = "Check the address of the token endpoint."
 
 
 def _number(value: object) -> float:
@@ -403,18 +491,26 @@ def _earlier(
     request: TokenRequest,
     requested_at: float,
     remarks: list[Remark],
+    *,
+    date: float | None,
 ) -> timedelta:
     """
     The lifetime by the token's own `exp`, if that is earlier: servers write whole seconds, so a
     token can live up to a second less than `expires_in` says, and some say too much.
+
+    What is left of it is taken by the server's clock, where the answer has a `Date`. Without one a
+    token that was issued long ago may be an old one that is handed out again, or a clock may be
+    wrong: then it is taken to be old.
     """
     if claims is None or claims.expires_at is None:
         return lifetime
-    begins = requested_at
-    if claims.issued_at is not None and abs(claims.issued_at - requested_at) > _MAX_SKEW:
-        skew = claims.issued_at - requested_at
+    issued_at = requested_at if claims.issued_at is None else claims.issued_at
+    # Nothing is issued in the future.
+    there = max(requested_at if date is None else date, issued_at)
+    begins = there if abs(there - requested_at) > _MAX_SKEW else requested_at
+    skew = (issued_at if date is None else there) - requested_at
+    if abs(skew) > _MAX_SKEW:
         remarks.append(("clock_skew", f"the server's clock is {skew:+.0f} s from this machine's"))
-        begins = claims.issued_at
     left = timedelta(seconds=claims.expires_at - begins)
     if left <= timedelta():
         raise _unusable(request, "has a JWT that had expired on arrival; compare the clocks")
@@ -513,10 +609,10 @@ def _mismatch(request: TokenRequest, audience: tuple[str, ...], why: str) -> Aud
     )
 
 
-def _unusable(request: TokenRequest, why: str) -> TokenRequestError:
+def _unusable(request: TokenRequest, why: str, advice: str = _CHECK_ADDRESS) -> TokenRequestError:
     return TokenRequestError(
         f"The token response of {request.server.name!r} for {request.resource.identifier!r} {why}. "
-        "No token was kept. Check the address of the token endpoint.",
+        f"No token was kept. {advice}",
         request.resource.identifier,
         200,
     )
@@ -538,7 +634,7 @@ def _refusal(
             answer.status,
         )
     code, description, uri = (
-        _foreign_text(response.get(member), secrets)
+        foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
     words = response.get("error_description")
@@ -557,22 +653,20 @@ def _refusal(
         str(code),
         description,
         uri,
+        _claims_wanted(response.get("claims"), secrets),
     )
 
 
-def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
-    if not isinstance(text, str):
+def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
+    # Passed on as it is, to be understood by whoever wrote it.
+    if not isinstance(claims, str) or not 0 < len(claims) <= _MAX_CLAIMS:
         return None
-    for secret in secrets:
-        text = text.replace(secret.reveal(), "[secret]")
-    return quoted(text)
+    return None if any(secret.reveal() in claims for secret in secrets) else claims
 
 
-_ACCESS_TOKEN_TYPES = (
-    "urn:ietf:params:oauth:token-type:access_token",
-    "urn:ietf:params:oauth:token-type:jwt",
-)
+_USUAL = "client_credentials"
 _MAX_SKEW = 60.0
+_MAX_CLAIMS = 4 * 1024
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)
@@ -581,6 +675,11 @@ _ADVICE = {
     "consent_required": "Somebody has to consent to this API; other APIs may be had all the same.",
     "interaction_required": "The user has to sign in again for this API.",
     "invalid_client": "Check the client id, its secret and the authentication method.",
+    "invalid_dpop_proof": (
+        "It wants tokens to be bound to a key: set Resource(..., sender='dpop'). If that is set, "
+        "compare the clocks, the algorithms it accepts (ProofKey(algorithm=...)), and the address "
+        "that it believes to be asked at."
+    ),
     "invalid_grant": "What the grant rests on has ended or was revoked.",
     "invalid_request": "The server misses or dislikes a parameter: look at its description.",
     "invalid_scope": "Check the scopes of the resource against what the client may ask for.",
@@ -590,4 +689,5 @@ _ADVICE = {
     ),
     "unauthorized_client": "Allow the client this grant at the server.",
     "unsupported_grant_type": "Enable this grant at the server.",
+    "use_dpop_nonce": "It goes on asking for another nonce: its replicas may not share their key.",
 }

@@ -24,6 +24,7 @@ class Seen:
     Attributes:
         headers: Names and values in their order, trailers last.
         status: What was answered; None for a request that broke off, or a server that hung up.
+        certificate: The certificate that the client has shown on the connection, as DER.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Seen:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     status: int | None = None
+    certificate: bytes | None = None
 
     @property
     def path(self) -> str:

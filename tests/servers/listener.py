@@ -93,14 +93,15 @@ class Listener(Acceptor):
 
     def _exchange(self, connection: socket.socket, lines: BufferedReader) -> bool:
         reading = _Reading()
+        shown = connection.getpeercert(True) if isinstance(connection, ssl.SSLSocket) else None
         try:
             reading.read(lines.readline, lines.read)
         except (OSError, EOFError, ValueError):
             if reading.target:
-                self._record(reading.seen())
+                self._record(replace(reading.seen(), certificate=shown))
             return False
 
-        seen = reading.seen()
+        seen = replace(reading.seen(), certificate=shown)
         try:
             answer = self._answer(seen)
         except ConnectionError:

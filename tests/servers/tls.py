@@ -10,7 +10,7 @@ from functools import cache
 
 import trustme
 
-__all__ = ["authority", "certificate", "secured", "serving", "trusting"]
+__all__ = ["asking", "authority", "certificate", "secured", "serving", "trusting"]
 
 
 @cache
@@ -37,6 +37,16 @@ def serving(*names: str) -> ssl.SSLContext:
     certificate(*names).configure_cert(context)
     # Tickets would be sent before the first answer, which then waits for them to be confirmed.
     context.num_tickets = 0
+    return context
+
+
+def asking(*names: str) -> ssl.SSLContext:
+    """
+    The same for a server that asks for a certificate of the authority, and does without one.
+    """
+    context = serving(*names)
+    authority().configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

@@ -54,6 +54,7 @@ class ClientConfig(TypedDict):
         token_endpoint_auth_method: `"client_secret_basic"` by default.
         jwks: The keys of its assertions, or its self-signed certificates.
         tls_client_auth_san_dns: The name in its certificate.
+        tls_client_certificate_bound_access_tokens: Whether its tokens are bound to that.
         assertion_audience: The only `aud` taken in its assertions. By default both are.
     """
 
@@ -64,6 +65,7 @@ class ClientConfig(TypedDict):
     token_endpoint_auth_signing_alg: NotRequired[str]
     jwks: NotRequired[dict[str, Any]]
     tls_client_auth_san_dns: NotRequired[str]
+    tls_client_certificate_bound_access_tokens: NotRequired[bool]
     assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
 
 
@@ -85,12 +87,15 @@ class Config(TypedDict):
         resources: By resource identifier, compared byte for byte.
         token_ttl: Seconds, for tokens without a resource or whose resource sets no `ttl`.
         tls: Adds an https port, named by `mtls_endpoint_aliases`, and an https issuer.
+        dpop: Binds tokens to keys (RFC 9449) for whoever sends a proof; `"nonces"` for those only
+            whose proof has a nonce.
     """
 
     clients: list[ClientConfig]
     resources: dict[str, ResourceConfig]
     token_ttl: NotRequired[int]
     tls: NotRequired[TLSConfig]
+    dpop: NotRequired[Literal["nonces", "proofs"]]
 
 
 class Assertion(TypedDict):
@@ -108,9 +113,10 @@ class TokenRequest(TypedDict):
 
     Attributes:
         issuer: The one it was sent to.
-        form: Every parameter but `client_secret` and `client_assertion`; a list each.
+        form: Every parameter but secrets, assertions and tokens; a list each.
         method: How it was authenticated, to judge by what it carried.
         assertion: The client assertion, None if there was none.
+        proof: The DPoP proof, likewise.
         status: None while the answer is not known yet.
         error: RFC 6749 5.2, None if a token was issued.
     """
@@ -119,6 +125,7 @@ class TokenRequest(TypedDict):
     form: dict[str, list[str]]
     method: AuthMethod
     assertion: Assertion | None
+    proof: Assertion | None
     client_id: str | None
     status: int | None
     error: str | None
@@ -163,17 +170,39 @@ class OidcProvider(ChildServer):
         """
         send(f"{self.issuer}/_ledger", method="DELETE")
 
-    def refresh_token(self, client_id: str, resources: Mapping[str, str]) -> str:
+    def refresh_token(
+        self, client_id: str, resources: Mapping[str, str], thumbprint: str | None = None
+    ) -> str:
         """
         A refresh token of the main issuer, as after a user's consent in a browser.
 
         Args:
             client_id: Whose it is.
             resources: The resources it is good for, and the scopes at each.
+            thumbprint: That of the key that it was asked for with, if there was one.
         """
-        grant = {"client_id": client_id, "resources": dict(resources)}
+        grant: dict[str, Any] = {"client_id": client_id, "resources": dict(resources)}
+        if thumbprint is not None:
+            grant["jkt"] = thumbprint
         answer = send(f"{self.issuer}/_grants", method="POST", body=json.dumps(grant).encode())
         return str(json.loads(answer)["refresh_token"])
+
+    def user_token(self, subject: str, client_id: str) -> str:
+        """
+        An access token of the main issuer that is about a user and for a client, as an API that
+        the user calls.
+        """
+        return str(json.loads(self._about("POST", subject, client_id))["access_token"])
+
+    def log_out(self, subject: str) -> None:
+        """
+        Let the main issuer exchange no more tokens that are about a user.
+        """
+        self._about("DELETE", subject, "")
+
+    def _about(self, method: str, subject: str, client_id: str) -> bytes:
+        who = json.dumps({"subject": subject, "client_id": client_id}).encode()
+        return send(f"{self.issuer}/_users", method=method, body=who)
 
     def introspected(self, token: str, client_id: str, client_secret: str) -> dict[str, Any]:
         """

@@ -5,7 +5,7 @@
 // The first line on stdin is the configuration, as JSON (see `Config` in __init__.py).
 // The one line on stdout says where the server listens. It ends when stdin does.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
 import { createRequire } from 'node:module';
@@ -14,10 +14,14 @@ import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 
+import { registerExchanges } from './exchanges.mjs';
+
 // oidc-provider prints its notices with console.info; stdout is for the ready line alone.
 console.info = console.error;
 
-const UNRECORDED = new Set(['client_secret', 'client_assertion']);
+const UNRECORDED = new Set([
+  'client_secret', 'client_assertion', 'assertion', 'subject_token', 'actor_token',
+]);
 const KEY_PAIRS = {
   ES256: () => generateKeyPairSync('ec', { namedCurve: 'P-256' }),
   RS256: () => generateKeyPairSync('rsa', { modulusLength: 2048 }),
@@ -27,6 +31,7 @@ const TLS_ISSUER_WITH_A_PATH = '/tenants/green';
 const INSERTED = '/.well-known/oauth-authorization-server';
 
 const { Provider, errors } = await installed('oidc-provider');
+const jose = await installed('jose');
 
 process.on('SIGTERM', () => process.exit(0));
 const lines = createInterface({ input: process.stdin });
@@ -58,6 +63,9 @@ async function start(config) {
     const provider = new Provider(issuer, {
       ...providerConfiguration(config, keys),
       ...index === 0 && config.tls && { discovery: { mtls_endpoint_aliases: aliases } },
+    });
+    await registerExchanges(provider, {
+      errors, issuers, jose, keys, resourceServerOf: (name) => resourceServerOf(config, name),
     });
     // Clients are checked when first used. A misspelt one is to fail here and not in a test.
     await Promise.all(config.clients.map(({ client_id: id }) => provider.Client.find(id)));
@@ -113,12 +121,8 @@ function signingKeys({ resources = {} }) {
   }));
 }
 
-function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 600 }, keys) {
-  const resourceServers = new Map(
-    Object.entries(resources).map(([identifier, resource]) => [
-      identifier, resourceServer(resource),
-    ]),
-  );
+function providerConfiguration(config, keys) {
+  const { clients, dpop, resources = {}, token_ttl: tokenTtl = 600 } = config;
   const ttl = (ctx, token) => token.resourceServer?.accessTokenTTL ?? tokenTtl;
 
   return {
@@ -146,8 +150,14 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
+      dPoP: {
+        enabled: true,
+        nonceSecret: randomBytes(32),
+        requireNonce: () => dpop === 'nonces',
+      },
       introspection: { enabled: true, allowedPolicy: () => true },
       mTLS: {
+        certificateBoundAccessTokens: true,
         enabled: true,
         tlsClientAuth: true,
         selfSignedTlsClientAuth: true,
@@ -161,13 +171,7 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
       resourceIndicators: {
         enabled: true,
         defaultResource: (ctx, client, several) => several,
-        getResourceServerInfo: (ctx, identifier) => {
-          const known = resourceServers.get(identifier);
-          if (known === undefined) {
-            throw new errors.InvalidTarget();
-          }
-          return known;
-        },
+        getResourceServerInfo: (ctx, identifier) => resourceServerOf({ resources }, identifier),
       },
       revocation: {
         enabled: true,
@@ -182,6 +186,13 @@ function providerConfiguration({ clients, resources = {}, token_ttl: tokenTtl = 
     rotateRefreshToken: true,
     ttl: { AccessToken: ttl, ClientCredentials: ttl, Grant: 3600, RefreshToken: 3600 },
   };
+}
+
+function resourceServerOf({ resources = {} }, identifier) {
+  if (!Object.hasOwn(resources, identifier)) {
+    throw new errors.InvalidTarget();
+  }
+  return resourceServer(resources[identifier]);
 }
 
 function resourceServer({ scopes, format = 'jwt', alg = 'RS256', ttl, audience }) {
@@ -221,8 +232,8 @@ function recordTokenRequests(provider, ledger) {
     }
     // Entered on arrival, so that the order is that of the requests and not of the answers.
     const entry = {
-      issuer: provider.issuer, form: {}, method: 'none', assertion: null, client_id: null,
-      status: null, error: null, error_description: null,
+      issuer: provider.issuer, form: {}, method: 'none', assertion: null, proof: null,
+      client_id: null, status: null, error: null, error_description: null,
     };
     ledger.push(entry);
     entries.set(ctx, entry);
@@ -241,7 +252,7 @@ function recordTokenRequests(provider, ledger) {
 }
 
 // What a user's consent in a browser would have led to.
-async function refreshToken(provider, { client_id: clientId, resources }) {
+async function refreshToken(provider, { client_id: clientId, resources, jkt }) {
   const accountId = 'alice';
   const grant = new provider.Grant({ accountId, clientId });
   for (const [resource, scope] of Object.entries(resources)) {
@@ -252,6 +263,7 @@ async function refreshToken(provider, { client_id: clientId, resources }) {
     client: await provider.Client.find(clientId),
     grantId: await grant.save(),
     gty: 'authorization_code',
+    jkt,
     resource: Object.keys(resources),
     scope: Object.values(resources).join(' '),
   }).save();
@@ -269,6 +281,7 @@ function tokenRequest(ctx) {
     ),
     method: methodOf(ctx, authorization, body, assertion),
     assertion,
+    proof: decodedAssertion(ctx.get('dpop')),
     client_id: ctx.oidc.client?.clientId ?? body.client_id ?? basicUser(authorization) ?? null,
     status: ctx.status,
   };
