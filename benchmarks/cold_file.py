@@ -73,7 +73,7 @@ def cache(store=None):
 if kind == "memory":
     before = cache(FileTokenStore(folder, keys=key))
     before.get(resources[0])
-    (kept,) = before._acquirer._memory._tokens.items()
+    (kept,) = before._acquirer._memory._tokens._values.items()
 
 started = perf_counter()
 if kind == "memory":

@@ -379,10 +379,15 @@ class Acquirer:
         if request.grant.exclusive and not io.blocking:
             return await self._fetch_apart(request, io, name, usable)
         visit = None if self._sharing is None else self._sharing.visit(request, io, usable)
+
+        def at_hand() -> CachedToken | None:
+            current = self._memory.load(request.key)
+            return current if current is not None and usable(current) else None
+
         while True:
             before = self._times_forgotten(request)
             try:
-                answered = await self._answered(request, io, visit, ahead=ahead)
+                answered = await self._answered(request, io, visit, at_hand, ahead=ahead)
             except (TokenRequestError, AudienceMismatchError) as error:
                 self._cool_down(request, error)
                 mismatch = isinstance(error, AudienceMismatchError)
@@ -390,6 +395,8 @@ class Acquirer:
                     request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
                 )
                 raise
+            if isinstance(answered, CachedToken):
+                return answered
             if answered is not None:
                 return self._keep(request, answered, name, before)
             if ahead or visit is None:
@@ -397,10 +404,17 @@ class Acquirer:
             await visit.pause()
 
     async def _answered(
-        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
-    ) -> Answered | None:
+        self,
+        request: TokenRequest,
+        io: IO,
+        visit: Visit | None,
+        at_hand: Callable[[], CachedToken | None],
+        *,
+        ahead: bool,
+    ) -> CachedToken | Answered | None:
         """
-        What was found or asked for; `None` while another process asks.
+        What was found or asked for, or has come to hand while this one waited for its turn; `None`
+        while another process asks.
         """
         found = None if visit is None else await visit.found()
         if found is not None:
@@ -409,11 +423,12 @@ class Acquirer:
             return None
         first = request.grant.first
         if first is None:
-            return await self._ask_in_turn(request, io, visit, ahead=ahead)
+            return await self._ask_in_turn(request, io, visit, at_hand, ahead=ahead)
         kept = self.cached(first)
         assertion = (kept or await self.acquire(first, io)).token
         try:
-            return await self._ask_in_turn(_presenting(request, assertion), io, visit, ahead=ahead)
+            presenting = _presenting(request, assertion)
+            return await self._ask_in_turn(presenting, io, visit, at_hand, ahead=ahead)
         except OAuthError as error:
             if kept is None or error.error != "invalid_grant":
                 raise
@@ -421,16 +436,24 @@ class Acquirer:
             newer = await self.renew(first, assertion, io)
             if newer is None:
                 raise
-        return await self._ask_in_turn(_presenting(request, newer.token), io, visit, ahead=ahead)
+        presenting = _presenting(request, newer.token)
+        return await self._ask_in_turn(presenting, io, visit, at_hand, ahead=ahead)
 
     async def _ask_in_turn(
-        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
-    ) -> Answered | None:
+        self,
+        request: TokenRequest,
+        io: IO,
+        visit: Visit | None,
+        at_hand: Callable[[], CachedToken | None],
+        *,
+        ahead: bool,
+    ) -> CachedToken | Answered | None:
         if ahead:
             return await self._ask(request, io, visit, patient=False)
         with self._asker.turn(request) as turn:
             await self._asker.until_it_comes(turn, request, io)
-            return await self._ask(request, io, visit, patient=True)
+            # Again: a flight from before `forget` may have landed meanwhile (rule 4).
+            return at_hand() or await self._ask(request, io, visit, patient=True)
 
     async def _ask(
         self, request: TokenRequest, io: IO, visit: Visit | None, *, patient: bool

@@ -69,6 +69,7 @@ from resource_tokens import (
     ResourceTokenAuth,
     ResourceTokensError,
     SharedRefreshToken,
+    SubjectToken,
     TokenCache,
     TokenEvent,
     TokenRequestError,
@@ -1193,6 +1194,32 @@ def test_cve_2024_51987_state_of_one_request_in_another(caller: Caller, net: Net
     assert 2 == len(net.server.issued)
 
 
+def user_of(net: Net, name: str) -> SubjectToken:
+    token = net.server.user_token(name, audience="urn:example:me")
+    return SubjectToken(token, issuer=net.server.issuer)
+
+
+def test_cve_2024_51987_the_token_of_another_user(caller: Caller, net: Net) -> None:
+    """
+    C3, Duende: many requests on behalf of many users go through one client at the same time, each
+    with the token of its own user.
+    """
+    users = [user_of(net, f"user-{number}") for number in range(5)]
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    views = [auth.on_behalf_of(user) for user in users]
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        get = client.real.get
+        all_at_once(caller, lambda n: get(f"{API}/user-{n % 5}", auth=views[n % 5]), range(60))
+
+    for seen in net.at(API).seen:
+        (bearer,) = seen.header("authorization")
+        claims = jwt.decode(bearer.removeprefix("Bearer "), options={"verify_signature": False})
+        assert seen.path == f"/{claims['sub']}"
+    assert 5 == len(net.server.token_requests)
+
+
 def test_msal_dotnet_2798_an_assertion_for_another_audience(asker: Caller) -> None:
     """
     C4: one key at two servers, asked for at the same time, one of which fails at first: each
@@ -2001,6 +2028,28 @@ def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None
     assert 0 == net.at(FILES).connections
 
 
+def test_mcp_a_token_is_passed_through(caller: Caller, net: Net) -> None:
+    """
+    X6, MCP: a token that came in is exchanged, and only what came of that goes out; where nothing
+    does, nothing is sent.
+    """
+    alice = user_of(net, "alice")
+    inbound = alice.token.reveal()
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        client.get(f"{API}/x", auth=auth.on_behalf_of(alice))
+        net.server.fail_next(1, status=400, error="invalid_request")
+        with pytest.raises(OAuthError):
+            client.get(f"{API}/refused", auth=auth.on_behalf_of(user_of(net, "bob")))
+        with pytest.raises(TokenRequestError, match="on behalf of others only"):
+            client.get(f"{API}/for-nobody")
+
+    assert ["/x"] == [seen.path for seen in net.at(API).seen]
+    assert not any(seen.contains(inbound) for _, seen in net.ledger())
+
+
 def test_rfc_9449_another_token_type(asker: Caller, net: Net) -> None:
     """
     X7: a token of a type that was not asked for, or of none, is not used.
@@ -2502,21 +2551,26 @@ CATALOGUE = {"R": 16, "U": 11, "M": 9, "C": 13, "T": 19, "X": 8, "L": 11, "H": 4
 
 def test_the_page_and_this_file_are_one_list() -> None:
     """
-    The page has a row for each advisory, in order; each test it names is here and says in its
+    The page has a row for each advisory, in order; each test it names is there and says in its
     docstring that it is about that row; and no test is here that it does not name.
     """
     page = PAGE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z]\d+) \|(.*)\|$", page, re.MULTILINE)
+    here = {name for name in vars(sys.modules[__name__]) if name.startswith("test_")}
+    # A few are beside others of their kind.
     tests = {
-        name: function.__doc__ or ""
-        for name, function in vars(sys.modules[__name__]).items()
-        if name.startswith("test_") and name != "test_the_page_and_this_file_are_one_list"
+        node.name: ast.get_docstring(node) or ""
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
     }
 
     named = [(row, name) for row, text in rows for name in re.findall(r"`(test_\w+)`", text)]
 
     everything = [f"{kind}{n}" for kind, count in CATALOGUE.items() for n in range(1, count + 1)]
     assert everything == [row for row, _ in rows]
-    assert set(tests) == {name for _, name in named}
-    strangers = [(row, name) for row, name in named if not re.search(rf"\b{row}\b", tests[name])]
+    assert set() == here - {"test_the_page_and_this_file_are_one_list"} - {n for _, n in named}
+    strangers = [
+        (row, name) for row, name in named if not re.search(rf"\b{row}\b", tests.get(name, ""))
+    ]
     assert [] == strangers

@@ -41,7 +41,7 @@ def body(request: TokenRequest) -> dict[str, str]:
 
 def test_a_token_exchange() -> None:
     """
-    R8693-1, R8693-3, R8707-6: the golden body; what is not set is not sent (R8693-4).
+    R8693-1, R8693-3, R8707-6, R8693-7: the golden body; what is not set is not sent (R8693-4).
     """
     assert {
         "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",

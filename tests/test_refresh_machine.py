@@ -905,7 +905,7 @@ class RefreshMachine(RuleBasedStateMachine):
 
 TestRefreshMachine = RefreshMachine.TestCase
 TestRefreshMachine.settings = settings(
-    max_examples=int(os.environ.get("REFRESH_MACHINE_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("REFRESH_MACHINE_EXAMPLES", "300")),
     stateful_step_count=60,
     deadline=None,
     print_blob=True,
@@ -1012,6 +1012,30 @@ def test_who_waited_for_a_cancelled_leader_looks_again() -> None:
 
     assert [] == world.actors
     assert 1 == len(world.issues)
+
+
+def test_whoever_waited_for_a_turn_looks_again() -> None:
+    """
+    Rule 4: a waiter from before `forget` leads when its leader is cancelled, and asks after it like
+    everybody else. Who comes later flies on their own, behind it in the queue, and finds its token.
+    """
+    world = World(0.0)
+    for request in (*REQUESTS[:4], REQUESTS[4], REQUESTS[4]):
+        world.call(request, "task", 0.0)
+    leader, waiter = world.actors[4:]
+    world.forget(REQUESTS[4])
+    leader.resume(error=Cancelled())
+    waiter.go_on()
+    world.call(REQUESTS[4], "task", 0.0)
+    later = world.actors[-1]
+    for sending in world.sending()[:2]:
+        world.answer(sending, "token 3600")
+    waiter.go_on()
+    world.answer(waiter, "token 3600")
+    later.go_on()
+
+    assert later.outcome is waiter.outcome is not None
+    assert 3 == len(world.issues)
 
 
 def test_a_pause_that_is_made_longer_is_kept() -> None:

@@ -103,6 +103,8 @@ def test_what_is_held_is_shown_by_a_test_that_names_it() -> None:
         id_
         for id_, _, state, where in ROWS
         if state in ("held", "in part")
+        # Those for an API are sorted anew, from several documents; its tests name the sections.
+        and not id_.startswith("RAPI-")
         and not any(id_ in known.get(name, ()) for name in re.findall(r"`(test_\w+)`", where))
     }
 

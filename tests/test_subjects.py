@@ -192,7 +192,8 @@ def test_a_learned_server_is_sent_no_subject_token(world: World) -> None:
 )
 def test_each_dialect_has_its_way(dialect: str, expected: dict[str, Any]) -> None:
     """
-    Which grant, and how the target is named in it. This service's own requests are as ever.
+    R8693-3: Which grant, and how the target is named in it. This service's own requests are as
+    ever.
     """
     bench = Bench(
         dialect=dialect,
@@ -656,7 +657,7 @@ def test_what_is_built_for_a_subject_does_not_outlive_it() -> None:
 @BOTH
 def test_a_refusal_is_one_users(caller: Caller, world: World) -> None:
     """
-    Remembered for the user, and nothing to others or to this service itself.
+    R8693-6: Remembered for the user, and nothing to others or to this service itself.
     """
     auth = world.auth()
     alice = auth.on_behalf_of(user(world, "alice"))
@@ -822,7 +823,7 @@ def test_tokens_are_bounded_by_bytes_too() -> None:
         bench.get(bench.user(f"user-{number}"))
         bench.get(bench.user("user-0"))
 
-    assert len(store) == 100_000 // (8_000 + 1_280)
+    assert len(store) == 100_000 // (8_000 + 1_408)
     before = len(bench.sent)
     bench.get(bench.user("user-0"))
     bench.get(bench.user("user-39"))

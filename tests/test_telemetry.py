@@ -152,8 +152,8 @@ def test_everything_is_counted(world: World, collected: Collected) -> None:
 
 def test_what_gets_out_is_on_a_short_list(world: World, collected: Collected) -> None:
     """
-    P9: no token, secret, query or destination is in any attribute of a metric or a span, and no
-    attribute is there that this test does not name.
+    P9, L10: no token, secret, query or destination is in any attribute of a metric or a span, and
+    no attribute is there that this test does not name.
     """
     live_through_a_day(world, world.auth(telemetry=collected.telemetry()))
 

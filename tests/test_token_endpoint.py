@@ -648,7 +648,7 @@ def test_a_resource_member_may_be_spelled_differently() -> None:
 @pytest.mark.parametrize("member", ["urn:x:b", ["urn:x:b"], [], 5, {}, None, ["urn:x:a", 5]])
 def test_a_resource_member_for_something_else_is_refused(member: Any) -> None:
     """
-    RRESP-1, RRESP-2, X2: present and different, or malformed: the token is not used.
+    RRESP-1, RRESP-2, X2, RIDJAG-5: present and different, or malformed: the token is not used.
     """
     with pytest.raises(AudienceMismatchError):
         judged(good(resource=member))

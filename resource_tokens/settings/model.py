@@ -436,7 +436,7 @@ class ResourceTable(Table):
     audience: Text | None = None
     """The `aud` that the server writes, where it differs from the identifier."""
     subject: Literal["optional", "required", "none"] | None = None
-    """On whose behalf it is called."""
+    """On whose behalf it is called; `"required"` refuses a request without a subject."""
     exchange: ExchangeTable | None = None
     """How its tokens are asked for on behalf of somebody, where that differs."""
     sender: Literal["bearer", "dpop", "mtls"] | None = None
