@@ -581,6 +581,35 @@ def test_a_refresh_token_in_a_variable_must_be_one_that_stays(
     assert isinstance(kept.grant, RefreshToken)
 
 
+def test_secrets_of_the_whole_file_that_lead_nowhere(written: Callable[[str], Path]) -> None:
+    """
+    A grant, an exchange, a proof key and a store are not made without theirs, and each is told.
+    """
+    nowhere = '{ env = "NOT_SET" }'
+    text = f"""
+        exchange = {{ type = "token_exchange", actor_token = {nowhere}, actor_token_type = "jwt" }}
+        grant = {{ type = "refresh_token", refresh_token = {nowhere}, reusable = true }}
+        proof_key = {{ key = {nowhere} }}
+        store = {{ type = "file", keys = [{nowhere}] }}
+    """
+
+    assert [
+        "line 2, exchange.actor_token: the environment variable NOT_SET is not set.",
+        "line 3, grant.refresh_token: the environment variable NOT_SET is not set.",
+        "line 4, proof_key.key: the environment variable NOT_SET is not set.",
+        "line 5, store.keys[0]: the environment variable NOT_SET is not set.",
+    ] == problems_in(written(text + textwrap.indent(SIMPLE, "        ")))
+
+
+def test_the_on_behalf_of_flow(written: Callable[[str], Path]) -> None:
+    """
+    Of Entra ID, which takes a JWT as a grant.
+    """
+    flow = 'exchange = { type = "jwt_bearer", requested_token_use = "on_behalf_of" }\n'
+
+    assert JwtBearer(requested_token_use="on_behalf_of") == load(written(flow + SIMPLE)).exchange
+
+
 def test_a_refresh_token_that_cannot_be_stored_leaves_nothing_behind(
     written: Callable[[str], Path], tmp_path: Path
 ) -> None:
