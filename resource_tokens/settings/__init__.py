@@ -15,6 +15,8 @@ from resource_tokens.auth import ResourceTokenAuth
 from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource, ResourceMap
@@ -94,6 +96,8 @@ class Settings:
     unmapped: Literal["raise", "anonymous"] = "raise"
     discover: tuple[str, ...] = ()
     grant: Grant | None = None
+    exchange: Exchange | None = None
+    proof_key: ProofKey | None = None
     store: TokenStore | MemoryTokenStore | None = None
     secret_files: tuple[SecretPath, ...] = ()
     lines: Callable[[tuple[str | int, ...]], int | None] = field(
@@ -115,7 +119,7 @@ class Settings:
         telemetry: Observer | None = None,
     ) -> ResourceTokenAuth:
         """
-        The auth object that these settings describe.
+        The auth object that these settings describe, with what no settings can describe.
 
         Raises:
             ConfigurationError: If they do not go together.
@@ -126,6 +130,8 @@ class Settings:
             ResourceMap(self.resources, discover=self.discover),
             unmapped=self.unmapped,
             grant=self.grant,
+            exchange=self.exchange,
+            proof_key=self.proof_key,
             store=self.store,
             on_event=on_event,
             ledger=ledger,
