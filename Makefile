@@ -5,9 +5,10 @@
 
 PYTHON ?= python3
 VENVS := .cache/venvs
+EXTRAS := cli,files,httpx2,keyring,otel,redis,settings
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
-.PHONY: demo test lint types docs bench soak clean
+.PHONY: demo test lint types docs bench compared dist soak clean
 
 demo: $(VENVS)/demo/.ready
 	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
@@ -35,13 +36,28 @@ soak: $(VENVS)/test/.ready
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks --page $(ARGS)
 
+compared: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m benchmarks.compared --page
+
+# What is released, and a CycloneDX bill of materials of everything that comes along with it.
+dist: $(VENVS)/release/.ready
+	rm -rf dist $(VENVS)/shipped
+	$(VENVS)/release/bin/python -m build --outdir dist
+	$(PYTHON) -m venv --without-pip $(VENVS)/shipped
+	$(VENVS)/release/bin/python -m pip --python $(VENVS)/shipped/bin/python install --quiet \
+		"$$(echo dist/*.whl)[cli,httpx2,otel,redis]"
+	$(VENVS)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json \
+		$(VENVS)/shipped/bin/python
+
 clean:
-	rm -rf .cache docs/_build
+	rm -rf .cache docs/_build dist
 
 $(VENVS)/demo/.ready: INSTALL := -e .[cli]
-$(VENVS)/test/.ready: INSTALL := -e .[cli,httpx2,redis] --group test
-$(VENVS)/lint/.ready: INSTALL := -e .[cli,httpx2,redis] --group test --group lint --group docs
-$(VENVS)/docs/.ready: INSTALL := -e .[cli,httpx2,redis] --group docs
+$(VENVS)/test/.ready: INSTALL := -e .[$(EXTRAS)] --group test
+$(VENVS)/lint/.ready: INSTALL := -e .[$(EXTRAS)] --group test --group lint --group docs
+$(VENVS)/release/.ready: INSTALL := --group release
+$(VENVS)/docs/.ready: INSTALL := -e .[$(EXTRAS)] --group docs
 
 $(VENVS)/%/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -1,5 +1,5 @@
 """
-Runs the code blocks of README.md and docs/, by Sybil.
+Runs the code blocks of README.md, CONTRIBUTING.md and docs/, by Sybil.
 
 The documents show hosts such as `https://inventory.example.com/`, which nobody can ask. No mock
 answers for them: each document gets real servers on 127.0.0.1, those of `resource_tokens.testing`,
@@ -10,6 +10,8 @@ request to the check of `aud`, happens over sockets.
 - A `python` block is executed; the blocks of one document share a namespace. If it defines a test,
   it is run by a pytest of its own instead.
 - An `output` block is what the `python` block before it prints.
+- A `toml` block is written to `resource-tokens.toml` in a folder of the document's own, in which
+  its later blocks run.
 - In a comment that readers do not see, `<!--- invisible-code-block: python ... --->` can prepare
   the servers, by the name `loopback`.
 - Every other language is only shown; tests/test_docs.py holds the list of them.
@@ -21,10 +23,10 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -99,11 +101,24 @@ def run_python(example: Example) -> str | None:
     return None
 
 
+def write_toml(example: Example) -> None:
+    """
+    Write a settings file for the blocks that follow.
+    """
+    namespace = example.namespace
+    if "folder" not in namespace:
+        namespace["folder"] = Path(namespace["cleanup"].enter_context(TemporaryDirectory()))
+        namespace["cleanup"].enter_context(chdir(namespace["folder"]))
+        (namespace["folder"] / "refresh-token").write_text("rt-1", encoding="utf-8")
+    text = namespace["loopback"].real(str(example.parsed))
+    (namespace["folder"] / "resource-tokens.toml").write_text(text, encoding="utf-8")
+
+
 def outcome_of_tests(source: str) -> str | None:
     """
     Run a block that is a test module the way its reader does.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         Path(folder, "test_block.py").write_text(source, encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         tested = subprocess.run(  # noqa: S603 - what runs is our own documentation
@@ -147,8 +162,9 @@ pytest_collect_file = Sybil(
     parsers=[
         CodeBlockParser(language="python", evaluator=run_python),
         CodeBlockParser(language="output", evaluator=compare_output),
+        CodeBlockParser(language="toml", evaluator=write_toml),
     ],
-    patterns=["README.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"],
     setup=set_up,
     teardown=tear_down,
 ).pytest()

@@ -15,14 +15,18 @@ from pathlib import Path
 
 from benchmarks import (
     cache_lookup,
+    cold_file,
     dpop_request,
     expiry,
     import_time,
+    inbound,
     loopback_request,
     memory,
     mock_request,
+    on_behalf_of,
     outage,
     report,
+    shared_store,
     short_lives,
     stampede,
     strays,
@@ -45,9 +49,13 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "import-time": import_time.measure,
     # This library alone.
     "mock-request": mock_request.measure,
+    "on-behalf-of": on_behalf_of.measure,
     "loopback-request": loopback_request.measure,
     "dpop-request": dpop_request.measure,
     "cache-lookup": cache_lookup.measure,
+    "cold-file": cold_file.measure,
+    "inbound": inbound.measure,
+    "shared-store": shared_store.measure,
 }
 
 

@@ -136,41 +136,49 @@ class SharedStore:
 
     Attributes:
         steps: How often each method was called, by name.
+        ran_out: How many leases were taken after one that nobody has given back.
+        caller: The worker that is about to call a method.
     """
 
     def __init__(self, time: Callable[[], float]) -> None:
         self.steps: Counter[str] = Counter()
+        self.ran_out = 0
+        self.caller: Worker | None = None
         self._time = time
-        self._entries: dict[TokenKey, tuple[float, StoredToken]] = {}
-        self._leases: dict[TokenKey, tuple[object, float]] = {}
+        self._entries: dict[TokenKey, tuple[float, StoredToken, bytes]] = {}
+        self._leases: dict[TokenKey, tuple[object, float, Worker | None]] = {}
         self._generations: Counter[str | None] = Counter()
 
     def load(self, key: TokenKey, resource: str) -> Loaded:
         self.steps["load"] += 1
-        asked_at, stored = self._entries.get(key, (0.0, None))
-        if stored is not None:
-            age = self._time() - asked_at
-            stored = replace(stored, age=age) if age < stored.lifetime else None
-        return Loaded(stored, self._generation(resource))
+        generation = self._generation(resource)
+        there, leased = self._there(key), max(0.0, self._leased_until(key) - self._time())
+        if there is None:
+            return Loaded(None, generation, leased=leased)
+        asked_at, stored, mark = there
+        return Loaded(replace(stored, age=self._time() - asked_at), generation, mark, leased)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         self.steps["save"] += 1
-        asked_at = self._time() - stored.age
-        if key in self._entries and asked_at < self._entries[key][0]:
+        asked_at, there = self._time() - stored.age, self._there(key)
+        if there is not None and (
+            asked_at < there[0] if stored.instead_of is None else stored.instead_of != there[2]
+        ):
             return False
-        self._entries[key] = (asked_at, stored)
+        self._entries[key] = (asked_at, stored, str(self.steps["save"]).encode())
         return True
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
         self.steps["lease"] += 1
         if self.leased(key):
             return None
+        self.ran_out += key in self._leases
         mine = object()
-        self._leases[key] = (mine, self._time() + seconds)
+        self._leases[key] = (mine, self._time() + seconds, self.caller)
 
         def release() -> None:
             self.steps["release"] += 1
-            if self._leases.get(key, (None,))[0] is mine:
+            if key in self._leases and self._leases[key][0] is mine:
                 del self._leases[key]
 
         return release
@@ -187,7 +195,13 @@ class SharedStore:
         """
         Whether somebody has the lease of a key.
         """
-        return self._time() < self._leases.get(key, (None, float("-inf")))[1]
+        return self._time() < self._leased_until(key)
+
+    def holder(self, key: TokenKey) -> Worker | None:
+        """
+        Who has it.
+        """
+        return self._leases[key][2] if self.leased(key) else None
 
     def flush(self) -> None:
         """
@@ -199,6 +213,15 @@ class SharedStore:
 
     def _generation(self, resource: str) -> Generation:
         return Generation(self._generations[None], self._generations[resource])
+
+    def _leased_until(self, key: TokenKey) -> float:
+        return self._leases[key][1] if key in self._leases else float("-inf")
+
+    def _there(self, key: TokenKey) -> tuple[float, StoredToken, bytes] | None:
+        there = self._entries.get(key)
+        if there is None or self._time() - there[0] >= there[1].lifetime:
+            return None
+        return there
 
 
 class World:
@@ -377,6 +400,7 @@ class _Network:
         outcome: list[T | Exception] = []
 
         def done() -> None:
+            self._world.store.caller = self._worker
             try:
                 outcome.append(work())
             except Exception as error:  # noqa: BLE001 - raised where it is waited for

@@ -20,8 +20,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"resource-tokens {release}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 
 # Only what is typed is copied: not the prompt, not the output.
@@ -41,15 +43,27 @@ napoleon_preprocess_types = False
 # Nothing is fetched from the network to build this, so the names of other projects are not links.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|concurrent|datetime|os|pathlib|ssl|typing|jwt|httpx2?)\..*"),
+    (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|pathlib|ssl|types|typing)\..*"),
+    (r"py:.*", r"(opentelemetry|jwt|httpx2?)\..*"),
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.
-    (r"py:.*", r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|EventName|_LocalServer)"),
+    (
+        r"py:.*",
+        r".*(AnyURL|Headers|Secret|TokenKey|CachedToken|Decision|EventName|TokenRequest|_LocalServer)",
+    ),
     (r"py:.*", r".*PrivateKeyObject"),
 ]
 
-_MODULES = ("resource_tokens", "resource_tokens.stores", "resource_tokens.testing")
+_MODULES = (
+    "resource_tokens",
+    "resource_tokens.conformance",
+    "resource_tokens.inbound",
+    "resource_tokens.ledger",
+    "resource_tokens.stores",
+    "resource_tokens.telemetry",
+    "resource_tokens.testing",
+)
 _HOMES = {name: module for module in _MODULES for name in import_module(module).__all__}
 _HOMES["ClientAuth"] = "resource_tokens.oauth.client_auth"
 

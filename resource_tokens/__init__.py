@@ -20,10 +20,13 @@ from resource_tokens.oauth.assertion_files import ClientAssertionFile
 from resource_tokens.oauth.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from resource_tokens.oauth.dialects import Dialect
 from resource_tokens.oauth.dpop import ProofKey
+from resource_tokens.oauth.exchange import JwtBearer, TokenExchange
 from resource_tokens.oauth.grants import ClientCredentials, RefreshToken
 from resource_tokens.oauth.jwt_client_auth import ClientSecretJwt, PrivateKeyJwt
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
+from resource_tokens.refresh_tokens import SharedRefreshToken
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.tokens import AccessToken
 
@@ -45,6 +48,7 @@ __all__ = [
     "Dialect",
     "EgressBlockedError",
     "EgressGuard",
+    "JwtBearer",
     "OAuthError",
     "PrivateKeyJwt",
     "ProofKey",
@@ -54,9 +58,12 @@ __all__ = [
     "ResourceMap",
     "ResourceTokenAuth",
     "ResourceTokensError",
+    "SharedRefreshToken",
+    "SubjectToken",
     "TlsClientAuth",
     "TokenCache",
     "TokenEvent",
+    "TokenExchange",
     "TokenRequestError",
     "UnmappedDestinationError",
 ]

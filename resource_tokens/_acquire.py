@@ -16,13 +16,15 @@ The decision: present the token at hand, wait for somebody else's, or ask for on
     for it.
  9. A request for a grant that is exclusive is not cancelled along with its caller: what its answer
     would have brought is lost otherwise.
-10. No lock is held across any of this; what guards the dictionaries is held for one access.
+10. What a grant presents of another server's is asked for first, by these rules and under a key of
+    its own; and once more, if one that was at hand is refused.
+11. No lock is held across any of this; what guards the dictionaries is held for one access.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
@@ -43,9 +45,10 @@ from resource_tokens.exceptions import (
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.oauth.revocation import Revocation, in_no_name
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = ["Acquirer"]
 
@@ -86,12 +89,16 @@ class Acquirer:
         self._closed = False
         self._lock = SafeLock()
         clock = surroundings.clock
+        # As many as there can be tokens: what is forgotten here is done again.
+        bound = max(1024, memory.maxsize)
         # All guarded by _lock.
-        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(1024)
-        self._forced: TTLCache[TokenKey, bool] = TTLCache(1024, _FORCED_INTERVAL, timer=clock)
+        self._cool_downs: LRUCache[TokenKey, _CoolDown] = LRUCache(bound)
+        self._forced: TTLCache[TokenKey, bool] = TTLCache(bound, _FORCED_INTERVAL, timer=clock)
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
-        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(1024)
+        self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
+        # What the tokens that are kept were asked for with.
+        self._asked: LRUCache[TokenKey, TokenRequest] = LRUCache(memory.maxsize)
         # How often `forget` was called, for all resources and for each.
         self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
 
@@ -106,9 +113,18 @@ class Acquirer:
         now = self._now(cached)
         if now + min_ttl >= cached.freshness.hard_at:
             return None
-        if self._sharing is not None and not self._is_current(request, self._sharing):
+        sharing = self._sharing
+        if (
+            sharing is not None
+            and now >= sharing.quiet_until
+            and not self._is_current(request, sharing)
+        ):
             return None
         if now >= cached.freshness.soft_at:
+            if self._events.observer is not None:
+                late = now - cached.freshness.soft_at
+                name, issuer = request.resource.identifier, request.server.name
+                self._events.observer.stale(name, issuer, late)
             self._refresh_ahead(request)
         return cached
 
@@ -130,7 +146,7 @@ class Acquirer:
             nonlocal asked
             asked += 1
             return await self._fetch(
-                request, io, "token_issued", lambda other: self._lives_for(other, min_ttl)
+                request, io, "token_issued", lambda other: self.lives_for(other, min_ttl)
             )
 
         while True:
@@ -142,14 +158,15 @@ class Acquirer:
             if current is not None and current.freshness.longest <= min_ttl:
                 raise _too_short(request, current, min_ttl)
             flight = self._flight_key(request)
-            fetched: CachedToken | None = await self._flights.once(
-                flight, io, look_and_fetch, _flight_limit(request)
-            )
+            with self._events.waiting(request.resource.identifier, request.server.name):
+                fetched: CachedToken | None = await self._flights.once(
+                    flight, io, look_and_fetch, _flight_limit(request)
+                )
             # A renewal that came to nothing flies under the same key, and so may a token that
             # does not live for as long as this caller wants.
             if fetched is not None and fetched.freshness.longest <= min_ttl:
                 raise _too_short(request, fetched, min_ttl)
-            if fetched is not None and self._lives_for(fetched, min_ttl):
+            if fetched is not None and self.lives_for(fetched, min_ttl):
                 return fetched
             if fetched is not None and asked == _ENOUGH:
                 raise _too_slow(request, min_ttl)
@@ -166,7 +183,7 @@ class Acquirer:
             current = self._memory.load(request.key)
             if (
                 current is not None
-                and self._lives_for(current)
+                and self.lives_for(current)
                 and not current.token.same_as(rejected)
             ):
                 return current
@@ -178,7 +195,7 @@ class Acquirer:
                 request,
                 io,
                 "token_refreshed",
-                lambda other: self._lives_for(other) and not other.token.same_as(rejected),
+                lambda other: self.lives_for(other) and not other.token.same_as(rejected),
             )
 
         try:
@@ -187,7 +204,7 @@ class Acquirer:
             )
         except (TokenRequestError, AudienceMismatchError):
             return None
-        if renewed is None or renewed.token.same_as(rejected) or not self._lives_for(renewed):
+        if renewed is None or renewed.token.same_as(rejected) or not self.lives_for(renewed):
             return None
         return renewed
 
@@ -206,6 +223,38 @@ class Acquirer:
         if self._sharing is not None:
             await self._sharing.forget(resource, io)
         return dropped
+
+    async def revocations(self, requests: Iterable[TokenRequest], io: IO) -> list[Revocation]:
+        """
+        What there is to revoke: every token that is kept here, and those that others have left for
+        these requests.
+        """
+        with self._lock:
+            asked = dict(self._asked)
+        tokens = {key: cached.token for key in asked if (cached := self._memory.load(key))}
+        for request in requests:
+            if self._sharing is not None and request.key not in tokens:
+                left = await self._sharing.left(request, io)
+                if left is not None:
+                    tokens[request.key], asked[request.key] = left.token, in_no_name(request)
+        return [
+            Revocation(asked[key], Secret(token.reveal()), "access_token")
+            for key, token in tokens.items()
+        ]
+
+    async def revoke(self, revocation: Revocation, io: IO) -> None:
+        """
+        Revoke a token that nobody uses any more.
+
+        Raises:
+            TokenRequestError: If it may be good all the same.
+        """
+        try:
+            await self._asker.revoke(revocation, io)
+        except TokenRequestError as error:
+            self._report(revocation.request, "revocation_failed", str(error))
+            raise
+        self._report(revocation.request, "token_revoked", revocation.kind)
 
     def _drop(self, resource: str | None) -> int:
         with self._lock:
@@ -226,11 +275,23 @@ class Acquirer:
     def _now(self, cached: CachedToken) -> float:
         return cached.freshness.now(self._in.clock(), self._in.wall_clock())
 
-    def _lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+    def lives_for(self, cached: CachedToken, seconds: float = 0.0) -> bool:
+        """
+        Whether a token can be presented for so many seconds more.
+        """
         return self._now(cached) + seconds < cached.freshness.hard_at
 
     def _is_fresh(self, cached: CachedToken) -> bool:
         return self._now(cached) < cached.freshness.soft_at
+
+    def _is_pressing(self, request: TokenRequest) -> bool:
+        """
+        Whether a refresh ahead cannot wait for the store any longer.
+        """
+        current = self._memory.load(request.key)
+        if current is None:
+            return True
+        return self._now(current) >= (current.freshness.soft_at + current.freshness.hard_at) / 2
 
     def _flight_key(self, request: TokenRequest) -> Hashable:
         # Whoever comes after `forget` finds no flight from before it.
@@ -318,10 +379,15 @@ class Acquirer:
         if request.grant.exclusive and not io.blocking:
             return await self._fetch_apart(request, io, name, usable)
         visit = None if self._sharing is None else self._sharing.visit(request, io, usable)
+
+        def at_hand() -> CachedToken | None:
+            current = self._memory.load(request.key)
+            return current if current is not None and usable(current) else None
+
         while True:
             before = self._times_forgotten(request)
             try:
-                answered = await self._answered(request, io, visit, ahead=ahead)
+                answered = await self._answered(request, io, visit, at_hand, ahead=ahead)
             except (TokenRequestError, AudienceMismatchError) as error:
                 self._cool_down(request, error)
                 mismatch = isinstance(error, AudienceMismatchError)
@@ -329,6 +395,8 @@ class Acquirer:
                     request, "audience_mismatch" if mismatch else "token_request_failed", str(error)
                 )
                 raise
+            if isinstance(answered, CachedToken):
+                return answered
             if answered is not None:
                 return self._keep(request, answered, name, before)
             if ahead or visit is None:
@@ -336,19 +404,56 @@ class Acquirer:
             await visit.pause()
 
     async def _answered(
-        self, request: TokenRequest, io: IO, visit: Visit | None, *, ahead: bool
-    ) -> Answered | None:
+        self,
+        request: TokenRequest,
+        io: IO,
+        visit: Visit | None,
+        at_hand: Callable[[], CachedToken | None],
+        *,
+        ahead: bool,
+    ) -> CachedToken | Answered | None:
         """
-        What was found or asked for; `None` while another process asks.
+        What was found or asked for, or has come to hand while this one waited for its turn; `None`
+        while another process asks.
         """
         found = None if visit is None else await visit.found()
         if found is not None:
             return self._loaded(request, found)
+        if visit is not None and visit.has_to_wait:
+            return None
+        first = request.grant.first
+        if first is None:
+            return await self._ask_in_turn(request, io, visit, at_hand, ahead=ahead)
+        kept = self.cached(first)
+        assertion = (kept or await self.acquire(first, io)).token
+        try:
+            presenting = _presenting(request, assertion)
+            return await self._ask_in_turn(presenting, io, visit, at_hand, ahead=ahead)
+        except OAuthError as error:
+            if kept is None or error.error != "invalid_grant":
+                raise
+            # It may have been good for one time only.
+            newer = await self.renew(first, assertion, io)
+            if newer is None:
+                raise
+        presenting = _presenting(request, newer.token)
+        return await self._ask_in_turn(presenting, io, visit, at_hand, ahead=ahead)
+
+    async def _ask_in_turn(
+        self,
+        request: TokenRequest,
+        io: IO,
+        visit: Visit | None,
+        at_hand: Callable[[], CachedToken | None],
+        *,
+        ahead: bool,
+    ) -> CachedToken | Answered | None:
         if ahead:
             return await self._ask(request, io, visit, patient=False)
         with self._asker.turn(request) as turn:
             await self._asker.until_it_comes(turn, request, io)
-            return await self._ask(request, io, visit, patient=True)
+            # Again: a flight from before `forget` may have landed meanwhile (rule 4).
+            return at_hand() or await self._ask(request, io, visit, patient=True)
 
     async def _ask(
         self, request: TokenRequest, io: IO, visit: Visit | None, *, patient: bool
@@ -356,7 +461,7 @@ class Acquirer:
         if visit is None:
             return await self._asker.ask(request, io, patient=patient)
         async with visit:
-            if not await visit.may_ask():
+            if not await visit.may_ask(without=patient or self._is_pressing(request)):
                 return None
             # Again: whoever had the lease may have saved a token since the last look.
             found = await visit.found()
@@ -390,6 +495,7 @@ class Acquirer:
             self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
+            self._asked[request.key] = in_no_name(request)
         self._report(request, "token_loaded" if answered.loaded else name)
         for remark, words in answered.remarks:
             self._report(request, remark, words)
@@ -475,6 +581,10 @@ class Acquirer:
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
+
+
+def _presenting(request: TokenRequest, assertion: AccessToken) -> TokenRequest:
+    return replace(request, grant=request.grant.presenting(assertion))
 
 
 def _flight_limit(request: TokenRequest) -> float:

@@ -12,7 +12,9 @@ Asking for a token: from waiting for one's turn to a verdict on the answer.
 5. A grant is told what becomes of it, whatever becomes of the token.
 6. A request for a token that is to be bound to a key carries a proof of it. Where the server wants
    it to say something else, such as a nonce, the request is made once more.
-7. No lock is held across any of this.
+7. A token is revoked as one is asked for, in no grant's name: a request that may have arrived is
+   sent again, as a token that is revoked already is no error.
+8. No lock is held across any of this.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from functools import partial
 from cachetools import LRUCache, TTLCache
 
 from resource_tokens._addresses import Reach
+from resource_tokens._destinations import display_url
+from resource_tokens._httpx import http
 from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
 from resource_tokens._proofs import PROOF_REFUSED, Prover, Terms
@@ -33,7 +37,8 @@ from resource_tokens._single_flight import SingleFlight
 from resource_tokens._turns import Turn, Turns
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events, TokenEvent
-from resource_tokens.exceptions import ResourceTokensError, TokenRequestError
+from resource_tokens.exceptions import OAuthError, ResourceTokensError, TokenRequestError
+from resource_tokens.oauth.grants import expired_grant
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
@@ -48,6 +53,7 @@ from resource_tokens.oauth.metadata import (
     metadata_in,
     metadata_requests,
 )
+from resource_tokens.oauth.revocation import Revocation
 from resource_tokens.oauth.token_endpoint import Remark, TokenRequest, issued_token, settle
 from resource_tokens.tokens import CachedToken, Freshness, Secret
 
@@ -167,6 +173,14 @@ class Asker:
             TokenRequestError: If the server gave none.
             AudienceMismatchError: If it gave one for something else.
         """
+        names = request.resource.identifier, request.server.name, request.grant.grant_type
+        with self._events.asking(*names, ahead=not patient):
+            try:
+                return await self._asked(request, io, patient)
+            finally:
+                request.grant.end()
+
+    async def _asked(self, request: TokenRequest, io: IO, patient: bool) -> Answered:
         endpoint = await self._token_endpoint(request, io, patient)
         exchange = await self._post(endpoint, request, io, patient)
         if self._may_have_moved(endpoint, exchange.answer):
@@ -187,8 +201,12 @@ class Asker:
         if rotated:
             self._report(request, "refresh_token_rotated")
         self._bindings.bind(issued.token, request)
-        freshness = Freshness.of(issued.lifetime, exchange.sent_at, wall, self._in.draw)
+        freshness = Freshness.of(
+            issued.lifetime, exchange.sent_at, wall, self._in.draw, final=issued.final
+        )
         if self._in.clock() >= freshness.hard_at:
+            if issued.final:
+                raise expired_grant(request.resource.identifier)
             raise TokenRequestError(
                 f"The token of {request.server.name!r} for {request.resource.identifier!r} had "
                 f"expired when it arrived: it lives {issued.lifetime.total_seconds():g} s. Let "
@@ -197,6 +215,56 @@ class Asker:
                 200,
             )
         return Answered(CachedToken(issued.token, freshness), issued.remarks)
+
+    async def revoke(self, revocation: Revocation, io: IO) -> None:
+        """
+        Revoke a token at the server that issued it.
+
+        Raises:
+            TokenRequestError: If it may be good all the same.
+        """
+        request, failure = revocation.request, None
+        with self.turn(request) as turn:
+            try:
+                await self.until_it_comes(turn, request, io)
+                endpoint = await self._revocation_endpoint(request, io)
+                if endpoint is not None:
+                    exchange = await self._post_revocation(endpoint, revocation, io)
+                    revocation.check(exchange.answer, exchange.message.secrets)
+                    return
+                failure = revocation.failed(
+                    "it names no revocation endpoint (RFC 7009). If it has one, configure "
+                    "AuthorizationServer(revocation_endpoint=...)"
+                )
+            except OAuthError:
+                raise
+            except TokenRequestError as error:
+                why = str(error).removeprefix(f"No token for {request.resource.identifier!r}: ")
+                failure = revocation.failed(why.rstrip("."), error.status)
+        raise failure
+
+    async def _revocation_endpoint(self, request: TokenRequest, io: IO) -> _Endpoint | None:
+        server = request.server
+        if server.revocation_endpoint is not None:
+            return _Endpoint(server.revocation_endpoint)
+        if server.issuer is None:
+            return None
+        metadata = (await self._metadata(request, io, patient=True)).metadata
+        url = metadata.endpoint("revocation_endpoint", request.client_auth.method)
+        return None if url is None else _Endpoint(url, metadata.reach_for(url))
+
+    async def _post_revocation(
+        self, endpoint: _Endpoint, revocation: Revocation, io: IO
+    ) -> _Exchange:
+        server = revocation.request.server
+        token_endpoint = await self._token_endpoint(revocation.request, io, patient=True)
+
+        def message_at(wall: float) -> HTTPRequest:
+            message = revocation.message(endpoint.url, token_endpoint.url, wall)
+            keys = [value for _, value in headers_for(server)]
+            return replace(message, reach=endpoint.reach, secrets=(*message.secrets, *keys))
+
+        return await self._send(message_at, revocation.request, io, patient=True)
 
     async def _post(
         self, endpoint: _Endpoint, request: TokenRequest, io: IO, patient: bool
@@ -230,9 +298,15 @@ class Asker:
         return self._prover.heed(server, used, nonce, _proof_error(answer), date)
 
     async def _token_endpoint(self, request: TokenRequest, io: IO, patient: bool) -> _Endpoint:
+        if request.server.token_endpoint is not None:
+            return _Endpoint(request.server.token_endpoint)
+        discovered = await self._metadata(request, io, patient)
+        metadata = discovered.metadata
+        url = str(metadata.endpoint("token_endpoint", request.client_auth.method))
+        return _Endpoint(url, metadata.reach_for(url), discovered)
+
+    async def _metadata(self, request: TokenRequest, io: IO, patient: bool) -> _Discovered:
         server = request.server
-        if server.token_endpoint is not None:
-            return _Endpoint(server.token_endpoint)
 
         async def look_and_discover() -> _Discovered:
             with self._lock:
@@ -244,9 +318,7 @@ class Asker:
         discovered: _Discovered = await self._discoveries.once(
             server, io, look_and_discover, turn_limit(request)
         )
-        metadata = discovered.metadata
-        url = str(metadata.endpoint("token_endpoint", request.client_auth.method))
-        return _Endpoint(url, metadata.reach_for(url), discovered)
+        return discovered
 
     def _may_have_moved(self, endpoint: _Endpoint, answer: HTTPAnswer) -> bool:
         discovered = endpoint.discovered
@@ -418,9 +490,9 @@ def turn_limit(request: TokenRequest) -> float:
 
 
 def _failed(request: TokenRequest, message: HTTPRequest, why: str) -> TokenRequestError:
-    resource = request.resource.identifier
+    resource, where = request.resource.identifier, display_url(http.URL(message.url))
     return TokenRequestError(
-        f"No token for {resource!r}: {message.method} {message.url} failed: {why}. Check that the "
+        f"No token for {resource!r}: {message.method} {where} failed: {why}. Check that the "
         "authorization server can be reached from here.",
         resource,
     )

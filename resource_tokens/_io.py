@@ -418,7 +418,7 @@ class _Peer:
             return
         raise SendError(
             f"its host is at {self.address}, which is nearer to this machine than the document "
-            "that named it; configure token_endpoint= if that is right",
+            "that named it; configure the endpoint itself if that is right",
             sent=False,
             passing=False,
         )

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -162,10 +163,17 @@ class Listener(Acceptor):
     Args:
         answer: Called in the connection's own thread.
         port: Where to listen; a free one by default.
+        clock: Seconds since the epoch, for the `Date` of answers.
     """
 
-    def __init__(self, answer: Callable[[Request], Answer], port: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer],
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.answer = answer
+        self.clock = clock
         super().__init__(port)
 
     def _serve(self, connection: socket.socket) -> None:
@@ -234,6 +242,13 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
                 raise ConnectionResetError("The client went away in the middle of a body")
             size -= len(piece)
             yield piece
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """
+        The `Date` of an answer, by the server's clock.
+        """
+        now = cast("Listener", self.server).clock() if timestamp is None else timestamp
+        return super().date_time_string(int(now))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """

@@ -12,28 +12,38 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.oauth.messages import Members
-from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
+from resource_tokens.oauth.sources import Source
+from resource_tokens.stores import (
+    Generation,
+    StoredGrant,
+    StoredToken,
+    UnreadableEntryError,
+)
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["Sealer", "new_key"]
+__all__ = ["GRANT_KEPT", "Sealer", "StoreKey"]
 
+T = TypeVar("T")
 
-def new_key() -> str:
-    """
-    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
-    """
-    from cryptography.fernet import Fernet
+GRANT_KEPT = timedelta(days=400)
+"""
+How long a refresh token is kept that nobody uses.
+"""
 
-    return Fernet.generate_key().decode("ascii")
+StoreKey = str | bytes | os.PathLike[str]
+"""
+A key of a store, or the path of a file that holds it. A `str` is the key and never a path.
+"""
 
 
 class Sealer:
@@ -42,16 +52,17 @@ class Sealer:
 
     Args:
         keys: From `new_key`. The first one seals and names, all of them open, so that keys can be
-            replaced one after the other.
+            replaced one after the other. Files are read once, now.
 
     Raises:
         ConfigurationError: If there is no key, or one is no such key.
     """
 
-    def __init__(self, keys: Iterable[str | bytes]) -> None:
+    def __init__(self, keys: Iterable[StoreKey] | StoreKey) -> None:
         # Wrapped before it is looked at: reporters of errors show the variables of a frame.
-        secrets = [_secret(key) for key in ([keys] if isinstance(keys, str | bytes) else keys)]
-        del keys
+        given = [keys] if isinstance(keys, str | bytes | os.PathLike) else keys
+        secrets = [_secret(key) for key in given]
+        del given, keys
         self._fernet = _fernet(secrets)
         # Names are not sealed, as they have to be found again. Each key makes names of its own, so
         # that nobody comes across what another key has sealed.
@@ -63,18 +74,18 @@ class Sealer:
         """
         An entry, for this key only.
         """
-        members = {
-            "version": _VERSION,
-            "key": key.hex(),
-            "access_token": stored.token.reveal(),
-            "token_type": stored.token.token_type,
-            "resource": stored.token.resource,
-            "scopes": sorted(stored.token.scopes),
-            "expires_at": stored.token.expires_at.timestamp(),
-            "requested_wall": stored.requested_wall,
-            "generation": list(stored.generation),
-        }
-        return self._fernet.encrypt(json.dumps(members).encode())
+        return self._sealed(
+            key,
+            {
+                "access_token": stored.token.reveal(),
+                "token_type": stored.token.token_type,
+                "resource": stored.token.resource,
+                "scopes": sorted(stored.token.scopes),
+                "expires_at": stored.token.expires_at.timestamp(),
+                "requested_wall": stored.requested_wall,
+                "generation": list(stored.generation),
+            },
+        )
 
     def open(self, key: TokenKey, sealed: bytes) -> StoredToken:
         """
@@ -83,19 +94,60 @@ class Sealer:
         Raises:
             UnreadableEntryError: If it was not, or not by one of the keys, or is damaged.
         """
+        opened = self._opened(key, sealed, _stored)
+        if opened is None:
+            raise UnreadableEntryError(
+                "An entry of the token store cannot be opened: it belongs to another place, is "
+                "damaged, is of another version, or was sealed with a key that is not among "
+                "`keys`. It counts as absent."
+            )
+        return opened
+
+    def seal_grant(self, key: TokenKey, grant: StoredGrant) -> bytes:
+        """
+        A shared refresh token, for this key only.
+        """
+        return self._sealed(
+            key,
+            {
+                "refresh_token": grant.refresh_token.reveal(),
+                "presented": grant.presented,
+                "reuse_known": grant.reuse_known,
+                "ended": grant.ended,
+            },
+        )
+
+    def open_grant(self, key: TokenKey, sealed: bytes) -> StoredGrant:
+        """
+        What was sealed for this key.
+
+        Raises:
+            UnreadableEntryError: If it was not, or not by one of the keys, or is damaged.
+        """
+        opened = self._opened(key, sealed, _grant)
+        if opened is None:
+            raise UnreadableEntryError(
+                "A refresh token in the store cannot be opened: it is damaged, or was sealed with "
+                "a key that is not among `keys`. It is left as it is."
+            )
+        return opened
+
+    def _sealed(self, key: TokenKey, members: dict[str, Any]) -> bytes:
+        members |= {"version": _VERSION, "key": key.hex()}
+        return self._fernet.encrypt(json.dumps(members).encode())
+
+    def _opened(
+        self, key: TokenKey, sealed: bytes, read: Callable[[dict[str, Any]], T]
+    ) -> T | None:
         from cryptography.fernet import InvalidToken
 
         try:
             members = Members(json.loads(self._fernet.decrypt(sealed)))
             if members["version"] == _VERSION and members["key"] == key.hex():
-                return _stored(members)
+                return read(members)
         except (InvalidToken, ValueError, TypeError, KeyError, OverflowError):
             pass
-        raise UnreadableEntryError(
-            "An entry of the token store cannot be opened: it belongs to another place, is "
-            "damaged, is of another version, or was sealed with a key that is not among `keys`. It "
-            "counts as absent."
-        )
+        return None
 
     def name(self, *parts: str | bytes) -> str:
         """
@@ -118,9 +170,11 @@ class Sealer:
         return "Sealer('...')"
 
 
-def _secret(key: str | bytes) -> Secret:
+def _secret(key: object) -> Secret:
     if isinstance(key, bytes):
         key = key.decode("ascii", "replace")
+    if isinstance(key, os.PathLike):
+        return Source.of("A key of the token store", key).read()
     return Secret(key.strip() if isinstance(key, str) else "")
 
 
@@ -158,6 +212,23 @@ def _stored(members: dict[str, Any]) -> StoredToken:
         float(members["requested_wall"]),
         Generation(int(of_all), int(of_resource)),
     )
+
+
+def _grant(members: dict[str, Any]) -> StoredGrant:
+    ended = members["ended"]
+    if ended is not None:
+        error, description, uri = ended
+        ended = str(error), _text(description), _text(uri)
+    return StoredGrant(
+        Secret(str(members["refresh_token"])),
+        str(members["presented"]),
+        members["reuse_known"] is True,
+        ended,
+    )
+
+
+def _text(member: object) -> str | None:
+    return None if member is None else str(member)
 
 
 _VERSION = 1

@@ -5,13 +5,19 @@ What other processes have, and what they are at.
    and however long it takes, this process goes on with its own memory and its own token requests,
    says so once, and leaves the store alone for a while. Reading and writing are left alone
    separately, as a replica can be read. One caller tries it again, while the others go on without.
+   Whoever has gone there for a lease goes back with what came of it all the same: the answer may
+   have been lost, and the lease be there.
    No caller loses more than `_PATIENCE` to a store, once before and once after waiting for others.
+   A refresh ahead waits for the store in the first half of the soft window: nobody needs it yet,
+   and otherwise a short outage costs one token request for each process of a fleet.
 2. One process at a time asks for the token of a key: whoever has the lease. The others look again
-   and again until the token is there, the lease is free, or twice its time is over. Whoever waits
-   for a lease has no turn, and a refresh ahead does not wait at all: it is tried again later.
+   and again, less and less often, until the token is there, the lease is free, or twice its time is
+   over. Whoever waits for a lease has no turn, and a refresh ahead does not wait at all: it is
+   tried again later.
 3. A lease ends by itself. A process that outlives its lease does no harm: there is then one token
-   request more, and the token that was asked for last is kept, by that process as well. A caller
-   that is cancelled gives its lease back, also one that gets it only after that.
+   request more, and what it brings is thrown away if the store has another token now than when it
+   was asked for. So the one that was saved first is used by all. A caller that is cancelled gives
+   its lease back, also one that gets it only after that.
 4. A token of an earlier generation is not used. Generations are looked at along with every look
    into the store, and otherwise every `_LOOK_EVERY` seconds in the background; a process that was
    idle for longer looks before it presents a token. While the store fails, nobody waits for that.
@@ -24,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Self, TypeVar
+from functools import partial
+from typing import NamedTuple, Self, TypeVar
 
 from cachetools import LRUCache
 
@@ -62,9 +69,23 @@ class _Standing:
     again_at: float = 0.0
 
 
+class _Found(NamedTuple):
+    """
+    What is in the store: a token if it can still be used, the mark, and for how long somebody has
+    the lease.
+    """
+
+    cached: CachedToken | None = None
+    mark: bytes | None = None
+    leased: float = 0.0
+
+
 class Sharing:
     """
     The store behind the memory of one cache.
+
+    Attributes:
+        quiet_until: Until then, nobody has to look what was forgotten elsewhere.
     """
 
     def __init__(
@@ -84,7 +105,7 @@ class Sharing:
         # All guarded by _lock.
         self._known: LRUCache[str, Generation] = LRUCache(4096)
         self._unreadable: LRUCache[TokenKey, bool] = LRUCache(256)
-        self._looked_at = surroundings.clock()
+        self.quiet_until = surroundings.clock() + _LOOK_EVERY
         self._look_until = 0.0
         self._reading = _Standing()
         self._writing = _Standing()
@@ -107,13 +128,13 @@ class Sharing:
         """
         Whether new generations have to be looked for before a token is presented.
         """
-        return now >= self._looked_at + 2 * _LOOK_EVERY and not self._reading.failures
+        return now >= self.quiet_until + _LOOK_EVERY and not self._reading.failures
 
     def claim_look(self, now: float) -> bool:
         """
         Whether it is time to look for them in the background, and nobody else is at it.
         """
-        if now < self._looked_at + _LOOK_EVERY or now < self._look_until:
+        if now < self.quiet_until or now < self._look_until:
             return False
         with self._lock:
             mine = now >= self._look_until
@@ -134,7 +155,7 @@ class Sharing:
             for resource, generation in zip(named, self._store.generations(named), strict=True):
                 self._learn(resource, generation)
             with self._lock:
-                self._looked_at = now
+                self.quiet_until = now + _LOOK_EVERY
 
         await self.attempt(request, io, work, _PATIENCE)
 
@@ -150,6 +171,10 @@ class Sharing:
             await io.run(lambda: self._store.forget(resource), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             failure = type(error).__name__
+        with self._lock:
+            # What was forgotten here need not be forgotten again at the next look.
+            for known in list(self._known) if resource is None else [resource]:
+                self._known.pop(known, None)
         if failure:
             raise ResourceTokensError(
                 f"The tokens of {resource or 'all resources'!r} were dropped here, but the shared "
@@ -157,10 +182,16 @@ class Sharing:
                 "forget() again when the store is back."
             )
 
-    def load(self, request: TokenRequest) -> CachedToken | None:
+    async def left(self, request: TokenRequest, io: IO) -> CachedToken | None:
         """
-        The token that another process has left there, if it can still be used. It blocks, and
-        raises whatever the store does.
+        The token that another process has left there, if it can still be used.
+        """
+        found = await self.attempt(request, io, lambda: self.load(request), _PATIENCE)
+        return None if found is None else found.cached
+
+    def load(self, request: TokenRequest) -> _Found:
+        """
+        What another process has left there. It blocks, and raises whatever the store does.
         """
         resource = request.resource.identifier
         loaded = self._store.load(request.key, resource)
@@ -168,16 +199,19 @@ class Sharing:
         with self._lock:
             self._unreadable.pop(request.key, None)
         if loaded.stored is None or loaded.stored.generation != loaded.generation:
-            return None
-        cached = self._judged(loaded.stored)
-        return cached if self._in.clock() < cached.freshness.hard_at else None
+            return _Found(None, loaded.mark, loaded.leased)
+        cached = self._judged(loaded.stored, request.grant.expires_at)
+        usable = self._in.clock() < cached.freshness.hard_at
+        return _Found(cached if usable else None, loaded.mark, loaded.leased)
 
-    def _judged(self, stored: StoredToken) -> CachedToken:
+    def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
         age = max(0.0, stored.age, wall - stored.requested_wall)
         lifetime = stored.lifetime
+        # It was given the end of what it was got with, to the millisecond.
+        final = ends_at is not None and stored.token.expires_at.timestamp() > ends_at - 1e-3
         freshness = Freshness.of(
-            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw
+            timedelta(seconds=lifetime), clock - age, wall - age, self._in.draw, final=final
         )
         # By this machine's clock, as with a token that was asked for here.
         expires_at = datetime.fromtimestamp(wall - age + lifetime, UTC)
@@ -201,15 +235,20 @@ class Sharing:
         limit: float,
         *,
         writes: bool = False,
+        anyway: bool = False,
         shielded: bool = False,
     ) -> T | None:
         """
-        Do something with the store, within so many seconds; `None` if it fails (rule 1).
+        Do something with the store, within so many seconds; `None` if it fails, or is left alone
+        and this is not done anyway (rule 1).
         """
         standing = self._writing if writes else self._reading
         claimed = self._claim(standing)
         if claimed is None:
-            return None
+            if not anyway:
+                return None
+            # What comes of it changes nothing.
+            claimed = -1
         try:
             result = await io.run(work, limit, shielded=shielded)
         except UnreadableEntryError as error:
@@ -221,7 +260,9 @@ class Sharing:
             if first:
                 self._report(request, "store_failed", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a store raises
-            self._failed(request, standing, claimed, type(error).__name__)
+            # The words of others can hold anything.
+            own = isinstance(error, ResourceTokensError)
+            self._failed(request, standing, claimed, str(error) if own else type(error).__name__)
         else:
             self._worked(request, standing, claimed)
             return result
@@ -260,7 +301,7 @@ class Sharing:
             if standing.failures != claimed:
                 return
             standing.failures += 1
-            pause = min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE) * (0.5 + self._in.draw())
+            pause = self.pause(min(2.0 ** (standing.failures - 1), _LONGEST_ABSENCE))
             standing.again_at = self._in.clock() + pause
             first = not self._said
             self._said = True
@@ -272,6 +313,13 @@ class Sharing:
         About so many seconds: all who wait would otherwise look at the same moment.
         """
         return seconds * (0.5 + self._in.draw())
+
+    def is_fresh(self, cached: CachedToken) -> bool:
+        """
+        Whether nobody wants to replace it yet.
+        """
+        freshness = cached.freshness
+        return freshness.now(self._in.clock(), self._in.wall_clock()) < freshness.soft_at
 
     def now(self) -> float:
         """
@@ -307,6 +355,7 @@ class Visit:
         self._lost = 0.0
         self._lease: _Lease | None = None
         self._generation = Generation()
+        self._last = _Found()
 
     async def found(self) -> CachedToken | None:
         """
@@ -314,30 +363,53 @@ class Visit:
         """
         found = await self._attempt(lambda: self._sharing.load(self._request))
         self._generation = self._sharing.generation(self._request.resource.identifier)
-        return found if found is not None and self._usable(found) else None
+        self._last = found or _Found()
+        cached = self._last.cached
+        return cached if cached is not None and self._usable(cached) else None
 
-    async def may_ask(self) -> bool:
+    @property
+    def has_to_wait(self) -> bool:
         """
-        Take the lease, if nobody has it. Without the store, everybody asks.
+        Whether another process was asking when this one looked.
         """
-        if self._waits_until is not None and self._sharing.now() >= self._waits_until:
+        return self._last.leased > 0 and not self._is_over()
+
+    async def may_ask(self, *, without: bool = True) -> bool:
+        """
+        Take the lease, if nobody has it.
+
+        Args:
+            without: Whether to ask while the store is away as well.
+        """
+        if self._is_over():
             return True
         self._lease = _Lease(lambda: self._store.lease(self._request.key, self._seconds))
         taken = await self._attempt(self._lease.take, writes=True)
-        return taken is None or taken
+        return without if taken is None else taken
 
     async def save(self, cached: CachedToken) -> CachedToken | None:
         """
         Let the others have a token that was asked for after the last look.
 
         Returns:
-            What they have instead, if somebody has asked for one later.
+            What they have instead, if somebody was first.
         """
-        freshness = cached.freshness
-        age = self._sharing.now() - freshness.requested_at
-        stored = StoredToken(cached.token, freshness.requested_wall, self._generation, age)
-        kept = await self._attempt(lambda: self._store.save(self._request.key, stored), writes=True)
-        return await self.found() if kept is False else None
+        asked_at = cached.freshness.requested_at
+        stored = StoredToken(cached.token, cached.freshness.requested_wall, self._generation)
+        for _ in range(2):
+            if self._last.mark is None:
+                theirs = await self.found()
+                if theirs is not None and self._sharing.is_fresh(theirs):
+                    return theirs
+            age = self._sharing.now() - asked_at
+            saved = replace(stored, age=age, instead_of=self._last.mark)
+            save = partial(self._store.save, self._request.key, saved)
+            went = self._lease is not None and self._lease.tried
+            if await self._attempt(save, writes=True, anyway=went):
+                break
+            # Something else is there, or nobody knows.
+            self._last = _Found()
+        return None
 
     async def pause(self) -> None:
         """
@@ -345,9 +417,14 @@ class Visit:
         """
         if self._waits_until is None:
             self._waits_until = self._sharing.now() + 2 * self._seconds
-        await self._io.sleep(self._sharing.pause(self._pause))
+        # Not for much longer than the lease lasts, if that is known.
+        lasts = self._last.leased or self._pause
+        await self._io.sleep(self._sharing.pause(max(_FIRST_PAUSE, min(lasts, self._pause))))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._lost = 0.0
+
+    def _is_over(self) -> bool:
+        return self._waits_until is not None and self._sharing.now() >= self._waits_until
 
     async def __aenter__(self) -> Self:
         return self
@@ -356,30 +433,37 @@ class Visit:
         release = None if self._lease is None else self._lease.end()
         # A coroutine that is thrown away cannot await: the lease ends by itself then.
         if release is not None and kind is not GeneratorExit:
-            await self._attempt(release, writes=True, shielded=True)
+            await self._attempt(release, writes=True, anyway=True, shielded=True)
 
     async def _attempt(
-        self, work: Callable[[], T], *, writes: bool = False, shielded: bool = False
+        self, work: Callable[[], T], *, writes: bool = False, **how: bool
     ) -> T | None:
         left, began = _PATIENCE - self._lost, self._sharing.now()
         if left <= 0:
             return None
         try:
             return await self._sharing.attempt(
-                self._request, self._io, work, left, writes=writes, shielded=shielded
+                self._request, self._io, work, left, writes=writes, **how
             )
         finally:
-            self._lost += self._sharing.now() - began
+            took = self._sharing.now() - began
+            # Much longer than the limit is not the store: this process stood still.
+            if took < left + _PATIENCE:
+                self._lost += took
 
 
 class _Lease:
     """
     A lease that is taken by a thread, which may outlive whoever wants it.
+
+    Attributes:
+        tried: Whether the store was asked for it.
     """
 
-    __slots__ = ("_lock", "_over", "_release", "_take")
+    __slots__ = ("_lock", "_over", "_release", "_take", "tried")
 
     def __init__(self, take: Callable[[], Callable[[], object] | None]) -> None:
+        self.tried = False
         self._take = take
         self._lock = SafeLock()
         # Both guarded by _lock.
@@ -390,6 +474,7 @@ class _Lease:
         """
         Take it, unless somebody else has it.
         """
+        self.tried = True
         release = self._take()
         with self._lock:
             over = self._over
@@ -409,7 +494,7 @@ class _Lease:
 
 
 _MARGIN = 5.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _LOOK_EVERY = 5.0
 _PATIENCE = 2.0
 _LONGEST_ABSENCE = 30.0

@@ -117,6 +117,7 @@ class Turns:
             for turns in (queue.taken, queue.waiting, queue.unhurried):
                 if turn in turns:
                     turns.remove(turn)
+                    break
             come = self._next(queue)
             if not queue.taken:
                 del self._queues[turn.key]

@@ -5,29 +5,37 @@ The auth plugin for httpx and httpx2: the right token for each destination, and 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextvars import Token
 from datetime import timedelta
 from types import new_class
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from resource_tokens._destinations import AnyURL, display_url
 from resource_tokens._httpx import LIBRARIES, http
 from resource_tokens._refusals import Remedy, remedy_for
+from resource_tokens._subjects import Block
 from resource_tokens.cache import TokenCache, seconds_of, steady_clock
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
 from resource_tokens.exceptions import (
     ConfigurationError,
     EgressBlockedError,
+    ResourceTokensError,
     UnmappedDestinationError,
 )
 from resource_tokens.guards import AsyncHopGuard, HopGuard
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import Grant
+from resource_tokens.oauth.inbound_tokens import InboundToken
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
@@ -66,13 +74,17 @@ class ResourceTokenAuth(_Auth):
         resources: The destinations and their resources, as for `ResourceMap`.
         unmapped: `"raise"`, or `"anonymous"` to send requests to unmapped destinations without a
             token.
-        grant: On whose behalf tokens are asked for.
+        grant: How the client itself asks for tokens; with its credentials by default.
+        exchange: How they are asked for on behalf of somebody else, at `server`: see
+            `on_behalf_of`. By default its dialect says.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
         proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
             one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
 
@@ -92,9 +104,12 @@ class ResourceTokenAuth(_Auth):
         *,
         unmapped: Literal["raise", "anonymous"] = "raise",
         grant: Grant | None = None,
+        exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
         proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -105,9 +120,12 @@ class ResourceTokenAuth(_Auth):
             client_auth,
             resources=resources,
             grant=grant,
+            exchange=exchange,
             store=store,
             proof_key=proof_key,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -116,6 +134,43 @@ class ResourceTokenAuth(_Auth):
         self._scopes: frozenset[str] | None = None
         self._min_ttl = timedelta()
         self._min_seconds = 0.0
+
+    @staticmethod
+    def from_toml(
+        path: str | os.PathLike[str],
+        *,
+        on_event: Callable[[TokenEvent], object] | None = None,
+    ) -> ResourceTokenAuth:
+        """
+        The auth object that a settings file describes.
+
+        Args:
+            path: The file. Paths in it are relative to its folder.
+            on_event: Called with each `TokenEvent`.
+
+        Raises:
+            ConfigurationError: If anything in the file is wrong, with all that is.
+            ModuleNotFoundError: If pydantic is not installed.
+        """
+        from resource_tokens.settings import file
+
+        return file.load(path).auth(on_event)
+
+    @staticmethod
+    def from_env(*, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+        """
+        The auth object that the environment describes: in the variables `RESOURCE_TOKENS_ISSUER`,
+        `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
+
+        Args:
+            on_event: Called with each `TokenEvent`.
+
+        Raises:
+            ConfigurationError: If anything is missing or wrong, with all that is.
+        """
+        from resource_tokens.settings import environment
+
+        return environment.load().auth(on_event)
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
@@ -128,6 +183,32 @@ class ResourceTokenAuth(_Auth):
             )
         view = copy.copy(self)
         view._scopes = parse_scopes(" ".join(scopes))
+        return view
+
+    def on_behalf_of(self, subject: InboundToken | SubjectToken) -> OnBehalfOf:
+        """
+        A light view that calls others on behalf of whoever has called this service: `auth=` for
+        one request or one client, or `with auth.on_behalf_of(inbound):` for all requests of a
+        block. It shares the cache, and the tokens of each subject are kept apart.
+
+        The subject token goes to the authorization server that issued it, to be exchanged, and
+        nowhere else.
+
+        Args:
+            subject: The token that this service was called with: an `InboundToken` of
+                `resource_tokens.inbound`, or a `SubjectToken`.
+
+        Raises:
+            ConfigurationError: If it is something else, such as a token of this service's own.
+        """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
+        view = object.__new__(OnBehalfOf)
+        view.__dict__.update(self.__dict__)
+        view.cache = self.cache.on_behalf_of(found)
+        view._entered = None
         return view
 
     def with_min_ttl(self, min_ttl: timedelta) -> ResourceTokenAuth:
@@ -214,6 +295,7 @@ class ResourceTokenAuth(_Auth):
                 "token_for(url).",
                 where,
                 token.resource,
+                "elsewhere",
             )
         prover, server = self.cache.prover, (resource.identifier, origin_of(str(full)))
         if nonce is not None:
@@ -251,7 +333,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or self.cache._acquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)
@@ -273,7 +355,7 @@ class ResourceTokenAuth(_Auth):
             warm = self.cache._cached(asked, self._min_seconds)
             shown: CachedToken | None = warm or await self.cache._aacquire(asked, self._min_seconds)
             while shown is not None:
-                guard.show(request, asked, shown.token)
+                guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
                 remedy = self._remedy_for(request, response, guard, shown, warm)
@@ -309,7 +391,7 @@ class ResourceTokenAuth(_Auth):
             return self.resources.resource_for(url)
         except EgressBlockedError as error:
             self.cache.events.emit(
-                TokenEvent("egress_blocked", "", "", error.destination, str(error))
+                TokenEvent("egress_blocked", "", "", error.destination, str(error), error.reason)
             )
             raise
 
@@ -379,6 +461,48 @@ class ResourceTokenAuth(_Auth):
     def __repr__(self) -> str:
         scopes = "" if self._scopes is None else f", scopes={sorted(self._scopes)}"
         return f"ResourceTokenAuth({self.cache!r}, {self.resources!r}{scopes})"
+
+
+class OnBehalfOf(ResourceTokenAuth):
+    """
+    A view of a `ResourceTokenAuth` for one subject: see `ResourceTokenAuth.on_behalf_of`.
+
+    As a context manager it makes all requests with the auth object that are made in its block, and
+    in tasks that begin there, on behalf of the subject. What outlives the block is refused: give
+    it the view itself, as `auth=`.
+    """
+
+    _entered: tuple[Block, Token[Block | None]] | None
+
+    def __enter__(self) -> Self:
+        subject = self.cache._subject
+        if subject is None or self._entered or self._scopes is not None or self._min_seconds:
+            raise ConfigurationError(
+                "A block is for one subject and for nothing else: call on_behalf_of() for each "
+                "block anew, and leave scoped() and with_min_ttl() to single requests."
+            )
+        block = Block(subject)
+        self._entered = block, self.cache.subjects.block.set(block)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if self._entered is None:
+            return
+        (block, before), self._entered = self._entered, None
+        block.end()
+        try:
+            self.cache.subjects.block.reset(before)
+        except ValueError:
+            elsewhere = kind is None
+        else:
+            elsewhere = False
+        if elsewhere:
+            raise ResourceTokensError(
+                "The block of on_behalf_of() was left in another context than it was entered in, "
+                "as happens in a generator that is run in threads, so requests in between may not "
+                "have been made on behalf of anybody. Enter it where the requests are made, or "
+                "give them auth=auth.on_behalf_of(inbound)."
+            )
 
 
 _BYTES_IN_MEMORY = tuple(library.ByteStream for library in LIBRARIES)

@@ -6,36 +6,41 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache, partial
 
 from resource_tokens._acquire import Acquirer
-from resource_tokens._ask import AT_A_TIME, Surroundings
+from resource_tokens._ask import Surroundings
 from resource_tokens._discovery import Discovery
 from resource_tokens._io import IO, AsyncIO, BlockingIO, run_to_end
 from resource_tokens._proofs import Prover
 from resource_tokens._refusals import Remedy
+from resource_tokens._subjects import Subjects
+from resource_tokens._together import Jobs, raise_all
 from resource_tokens.egress import Bindings
-from resource_tokens.events import Events, TokenEvent
+from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
     ConfigurationError,
     ResourceTokensError,
     TokenRequestError,
 )
+from resource_tokens.ledger import UseLedger, Uses
 from resource_tokens.oauth.assertions import check_assertions
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dpop import ProofKey
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import ClientCredentials, Grant
+from resource_tokens.oauth.inbound_tokens import InboundToken
 from resource_tokens.oauth.metadata import AuthorizationServer
+from resource_tokens.oauth.revocation import NoGrant, Revocation
+from resource_tokens.oauth.subject_tokens import SubjectToken
 from resource_tokens.oauth.token_endpoint import Identity, TokenRequest, check_told_apart
 from resource_tokens.resources import Resource, ResourceMap, parse_scopes
 from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens.tokens import AccessToken, CachedToken
 
 __all__ = ["TokenCache", "seconds_of", "steady_clock"]
 
@@ -66,13 +71,17 @@ class TokenCache:
         client_auth: How the client authenticates there.
         resources: The configured resources, as for `ResourceMap`. A token that is also good at
             another one of them is refused.
-        grant: On whose behalf tokens are asked for.
+        grant: How the client itself asks for tokens.
+        exchange: How they are asked for on behalf of somebody else, at `server`; by its dialect,
+            if it is not given.
         store: Where tokens are shared with other processes, behind the memory of this one; or a
             `MemoryTokenStore` of another size.
         proof_key: The key that tokens of `Resource(..., sender="dpop")` are bound to. By default
             one is made, and dies with this process.
         on_event: Called with each `TokenEvent`, from whichever thread it happens in. It must be
             quick.
+        ledger: Where each use of a token is recorded.
+        telemetry: What counts and times, such as `resource_tokens.telemetry.Telemetry()`.
         clock: Seconds that never jump, for lifetimes.
         wall_clock: Seconds since the epoch, for the `expires_at` that tokens show.
     """
@@ -84,9 +93,12 @@ class TokenCache:
         *,
         resources: Mapping[str, Resource | str] | Iterable[Resource | str] | ResourceMap = (),
         grant: Grant | None = None,
+        exchange: Exchange | None = None,
         store: TokenStore | MemoryTokenStore | None = None,
         proof_key: ProofKey | None = None,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
         clock: Callable[[], float] = steady_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -98,12 +110,20 @@ class TokenCache:
         self.server = server
         self.client_auth = client_auth
         self.resources = ResourceMap(resources)
-        self.events = Events(on_event)
-        self.bindings = Bindings()
+        self.events = Events(on_event, telemetry)
+        self.uses: Uses | None = None
+        if ledger is not None or telemetry is not None:
+            self.uses = Uses(ledger, telemetry, self.resources, wall_clock)
         self.prover = Prover(wall_clock)
         self._proof_key = ProofKey() if proof_key is None else proof_key
         self._grant = ClientCredentials() if grant is None else grant
+        if not isinstance(self._grant, Grant):
+            raise ConfigurationError(
+                f"grant= is a {type(grant).__name__}. Give a grant, such as RefreshToken(...)."
+            )
         memory = store if isinstance(store, MemoryTokenStore) else MemoryTokenStore()
+        # Those that were replaced a while ago can still be good.
+        self.bindings = Bindings(max(_KNOWN, 2 * memory.maxsize))
         shared = None if isinstance(store, MemoryTokenStore) else store
         audiences = frozenset(r.expected_audience for _, r in self.resources)
         surroundings = Surroundings(clock, wall_clock, random.random)
@@ -114,9 +134,7 @@ class TokenCache:
         self._blocking: IO = BlockingIO()
         self._async: IO = AsyncIO()
         self._clock = clock
-        # The credentials that can change, as they were when a request was last built with them.
-        self._rotating: dict[ClientAuth, bytes] = {}
-        self._look_again_at = 0.0
+        self._rotating = _Rotating(clock)
         # Building a request hashes its key; a warm request must not pay for that.
         self._built = lru_cache(maxsize=4096)(self._build_request)
         self._discovery = Discovery(
@@ -125,12 +143,42 @@ class TokenCache:
             portable=self._grant.portable,
             events=self.events,
             clock=clock,
-            changed=self._built.cache_clear,
+            changed=self._build_anew,
         )
+        self.subjects = Subjects(
+            (server, client_auth),
+            exchange,
+            self.resources,
+            apply=self._discovery.apply,
+            events=self.events,
+            wall_clock=wall_clock,
+        )
+        self._subject: SubjectToken | None = None
         # What cannot be asked for is said now, not at the first request.
-        requests = [self._request_for(resource) for _, resource in self.resources]
+        requests = [
+            self.subjects.probe(self._built(resource, None)) for _, resource in self.resources
+        ]
         check_assertions((request.server, request.client_auth) for request in requests)
         check_told_apart(requests)
+
+    def on_behalf_of(self, subject: InboundToken | SubjectToken) -> TokenCache:
+        """
+        A light view that asks for tokens on behalf of somebody. It shares all that is kept.
+
+        Args:
+            subject: As for `ResourceTokenAuth.on_behalf_of`.
+
+        Raises:
+            ConfigurationError: If it is something else.
+        """
+        found = SubjectToken.of(subject)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._subject = found
+        return view
 
     def get(
         self,
@@ -156,7 +204,8 @@ class TokenCache:
             ConfigurationError: If the identifier is not that of one configured resource.
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or self._acquire(request, seconds)).token
+        cached = self._cached(request, seconds) or self._acquire(request, seconds)
+        return self._handed_over(request, cached)
 
     async def aget(
         self,
@@ -169,7 +218,8 @@ class TokenCache:
         The same as `get`, without blocking the event loop (asyncio or trio).
         """
         request, seconds = self._request_for(resource, scopes), seconds_of(min_ttl)
-        return (self._cached(request, seconds) or await self._aacquire(request, seconds)).token
+        cached = self._cached(request, seconds) or await self._aacquire(request, seconds)
+        return self._handed_over(request, cached)
 
     def prefetch(
         self,
@@ -188,24 +238,9 @@ class TokenCache:
                 that could not be had, after all of them were tried.
             ConfigurationError: If an identifier is not that of one configured resource.
         """
-        wanted = self._wanted(resources, scopes)
-        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
-
-        def work() -> None:
-            while (request := _taken_from(todo)) is not None:
-                try:
-                    self._acquire(request)
-                except ResourceTokensError as error:
-                    failed[request.key] = error
-
-        with ThreadPoolExecutor(_workers(wanted), "resource_tokens prefetch") as pool:
-            try:
-                for worker in [pool.submit(work) for _ in range(_workers(wanted))]:
-                    worker.result()
-            finally:
-                # Interrupted, the workers stop after what they are at.
-                todo.clear()
-        _raise_all(wanted, failed)
+        wanted, failed = self._wanted(resources, scopes), _Failures()
+        self._prefetching(wanted, failed).run(self._blocking)
+        raise_all([failed[r.key] for r in wanted if r.key in failed], "could not be had")
 
     async def aprefetch(
         self,
@@ -215,26 +250,14 @@ class TokenCache:
         """
         The same as `prefetch`, without blocking the event loop (asyncio or trio).
         """
-        import anyio
-
-        wanted = self._wanted(resources, scopes)
-        todo, failed = deque(wanted), dict[TokenKey, ResourceTokensError]()
-
-        async def work() -> None:
-            while (request := _taken_from(todo)) is not None:
-                try:
-                    await self._aacquire(request)
-                except ResourceTokensError as error:
-                    failed[request.key] = error
-
-        async with anyio.create_task_group() as workers:
-            for _ in range(_workers(wanted)):
-                workers.start_soon(work)
-        _raise_all(wanted, failed)
+        wanted, failed = self._wanted(resources, scopes), _Failures()
+        await self._prefetching(wanted, failed).arun(self._async)
+        raise_all([failed[r.key] for r in wanted if r.key in failed], "could not be had")
 
     def forget(self, resource: Resource | str | None = None) -> int:
         """
-        Drop the cached tokens of a resource, whatever their scopes; of all resources by default.
+        Drop the cached tokens of a resource, whatever their scopes and on whosever behalf; of all
+        resources by default.
 
         A refusal that is remembered is forgotten as well, so that the next call asks again.
 
@@ -249,6 +272,37 @@ class TokenCache:
         """
         return await self._forget(resource, self._async)
 
+    def revoke_all(self) -> int:
+        """
+        Drop all tokens, here and wherever the store is shared, and then revoke them at the servers
+        that issued them (RFC 7009): those that are kept here, those that others have left in the
+        store for the configured resources, and the refresh token of the grant. This is for
+        incidents.
+
+        A refresh token is given up: the grant has ended then. What the client asks for itself can
+        be asked for again, by the next call.
+
+        Returns:
+            How many were revoked.
+
+        Raises:
+            ExceptionGroup: With a `ResourceTokensError` for each token that could not be revoked,
+                and for a store that could not be told, after all was tried.
+        """
+        revocations, failed = run_to_end(self._given_up(self._blocking))
+        self._revoking(revocations, failed).run(self._blocking)
+        raise_all([*failed.values()], "could not be revoked")
+        return len(revocations)
+
+    async def arevoke_all(self) -> int:
+        """
+        The same as `revoke_all`, without blocking the event loop (asyncio or trio).
+        """
+        revocations, failed = await self._given_up(self._async)
+        await self._revoking(revocations, failed).arun(self._async)
+        raise_all([*failed.values()], "could not be revoked")
+        return len(revocations)
+
     def close(self) -> None:
         """
         Start no more refreshes ahead. Optional and idempotent: nothing is left open between
@@ -262,33 +316,23 @@ class TokenCache:
         """
         What would be asked for, with the key that its token is kept under.
         """
-        if self._rotating and self._clock() >= self._look_again_at:
-            self._look_at_credentials()
+        replaced = self._rotating.replaced()
+        if replaced is not None:
+            self._build_anew()
+            self.events.emit(TokenEvent("credential_rotated", "", detail=replaced.client_id))
         if not (scopes is None or isinstance(scopes, str | frozenset)):
             scopes = tuple(scopes)
-        return self._built(resource, scopes)
-
-    def _look_at_credentials(self) -> None:
-        """
-        Build all requests anew if a credential has been replaced: their keys are others then.
-        """
-        self._look_again_at = self._clock() + _LOOK_AT_CREDENTIALS_EVERY
-        for client_auth, known in list(self._rotating.items()):
-            # One that cannot be read now is an error when it is needed.
-            with suppress(ResourceTokensError):
-                if client_auth.fingerprint() != known:
-                    self._rotating.clear()
-                    self._built.cache_clear()
-                    self.events.emit(
-                        TokenEvent("credential_rotated", "", detail=client_auth.client_id)
-                    )
-                    return
+        return self.subjects.request(self._built(resource, scopes), self._subject)
 
     def _wanted(
         self, resources: Iterable[Resource | str] | None, scopes: Iterable[str] | None
     ) -> list[TokenRequest]:
         if resources is None:
-            resources = [resource for _, resource in self.resources]
+            resources = [
+                resource
+                for _, resource in self.resources
+                if not self.subjects.is_wanting(resource, self._subject)
+            ]
         requests = [self._request_for(resource, scopes) for resource in resources]
         return list({request.key: request for request in requests}.values())
 
@@ -298,11 +342,23 @@ class TokenCache:
         """
         return self._built(resource, None).identity
 
+    def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
+        if self.uses is not None:
+            self.uses.note("handed_over", request, cached.token)
+        # Whoever takes it out is the one who can copy it to the wrong place.
+        return self.bindings.shown(cached.token, request).token
+
     def _cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
         The token to present now, if it is there and good for `min_ttl` seconds. Never waits.
         """
         return self._acquirer.cached(request, min_ttl)
+
+    def _is_good(self, cached: CachedToken) -> bool:
+        """
+        Whether a token can be presented: its hard margin has not begun.
+        """
+        return self._acquirer.lives_for(cached)
 
     def _acquire(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken:
         """
@@ -337,6 +393,56 @@ class TokenCache:
         self._discovery.forget(identifier)
         return await self._acquirer.forget(identifier, io)
 
+    def _prefetching(self, wanted: Iterable[TokenRequest], failed: _Failures) -> Jobs:
+        async def prefetch(request: TokenRequest, io: IO) -> None:
+            try:
+                await self._settled(request, io, 0.0)
+            except ResourceTokensError as error:
+                failed[request.key] = error
+
+        return Jobs([partial(prefetch, r) for r in wanted], [r.server for r in wanted])
+
+    async def _given_up(self, io: IO) -> tuple[list[Revocation], _Failures]:
+        """
+        Let nobody use any token any more; what there is to revoke then.
+        """
+        failed, wanted = _Failures(), list[TokenRequest]()
+        for _, resource in self.resources:
+            # One that cannot even be asked for has left nothing.
+            with suppress(ResourceTokensError):
+                if not self.subjects.is_wanting(resource, self._subject):
+                    wanted.append(self._request_for(resource))
+        revocations = await self._acquirer.revocations(wanted, io)
+        try:
+            refresh_token = await io.run(self._grant.give_up, _LONGEST_GOODBYE)
+            if refresh_token is not None:
+                # It is for no resource in particular.
+                name, parties = Resource(self.server.name), (self.server, self.client_auth)
+                request = TokenRequest(*parties, NoGrant(), name, frozenset())
+                revocations.insert(0, Revocation(request, refresh_token, "refresh_token"))
+        except TimeoutError:
+            failed["store"] = ResourceTokensError(
+                "The refresh token could not be given up in time, as its store does not answer. "
+                "Call revoke_all() again when it does."
+            )
+        except ResourceTokensError as error:
+            failed["client"] = error
+        try:
+            await self._forget(None, io)
+        except ResourceTokensError as error:
+            failed["others"] = error
+        return revocations, failed
+
+    def _revoking(self, revocations: list[Revocation], failed: _Failures) -> Jobs:
+        async def revoke(number: int, io: IO) -> None:
+            try:
+                await self._acquirer.revoke(revocations[number], io)
+            except ResourceTokensError as error:
+                failed[number] = error
+
+        jobs = [partial(revoke, number) for number in range(len(revocations))]
+        return Jobs(jobs, [revocation.request.server for revocation in revocations])
+
     async def _settled(self, request: TokenRequest, io: IO, min_ttl: float) -> CachedToken:
         request = await self._discovery.settle(request, io)
         return await self._acquirer.acquire(request, io, min_ttl)
@@ -363,11 +469,22 @@ class TokenCache:
             return None
         return await self._acquirer.renew(request, refused, io)
 
+    def _build_anew(self) -> None:
+        """
+        Build all requests anew: their keys are others now.
+        """
+        self._built.cache_clear()
+        self.subjects.clear()
+
     def _build_request(
         self, resource: Resource | str, scopes: Iterable[str] | None
     ) -> TokenRequest:
         if isinstance(resource, str):
             resource = self._named(resource)
+        if not isinstance(resource, Resource):
+            raise ConfigurationError(
+                f"A token is for a Resource or its identifier, not for {type(resource).__name__}."
+            )
         request = self._discovery.apply(
             TokenRequest(
                 self.server if resource.server is None else resource.server,
@@ -378,8 +495,7 @@ class TokenCache:
                 proof_key=self._proof_key if resource.sender == "dpop" else None,
             )
         )
-        if request.client_auth.rotates:
-            self._rotating.setdefault(request.client_auth, request.client_auth.fingerprint())
+        self._rotating.add(request.client_auth)
         return request
 
     def _named(self, identifier: str) -> Resource:
@@ -394,7 +510,44 @@ class TokenCache:
         return configured.pop()
 
     def __repr__(self) -> str:
-        return f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r})"
+        behalf = "" if self._subject is None else ", on behalf of one subject"
+        return (
+            f"TokenCache({self.server.name!r}, {self.client_auth.client_id!r}, {self._store!r}"
+            f"{behalf})"
+        )
+
+
+class _Rotating:
+    """
+    The credentials that can change, as they were when a request was last built with them.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[ClientAuth, bytes] = {}
+        self._look_again_at = 0.0
+
+    def add(self, client_auth: ClientAuth) -> None:
+        """
+        Look after a credential, if it can change.
+        """
+        if client_auth.rotates:
+            self._known.setdefault(client_auth, client_auth.fingerprint())
+
+    def replaced(self) -> ClientAuth | None:
+        """
+        One that has changed, if it is time to look; all are forgotten then.
+        """
+        if not self._known or self._clock() < self._look_again_at:
+            return None
+        self._look_again_at = self._clock() + _LOOK_AT_CREDENTIALS_EVERY
+        for client_auth, known in list(self._known.items()):
+            # One that cannot be read now is an error when it is needed.
+            with suppress(ResourceTokensError):
+                if client_auth.fingerprint() != known:
+                    self._known.clear()
+                    return client_auth
+        return None
 
 
 def seconds_of(min_ttl: timedelta) -> float:
@@ -411,24 +564,7 @@ def seconds_of(min_ttl: timedelta) -> float:
     return min_ttl.total_seconds()
 
 
+_KNOWN = 2048
 _LOOK_AT_CREDENTIALS_EVERY = 5.0
-
-
-def _workers(wanted: Collection[TokenRequest]) -> int:
-    servers = {request.server for request in wanted}
-    return max(1, min(len(wanted), AT_A_TIME * len(servers)))
-
-
-def _taken_from(todo: deque[TokenRequest]) -> TokenRequest | None:
-    # Another thread may take the last one first.
-    with suppress(IndexError):
-        return todo.popleft()
-    return None
-
-
-def _raise_all(
-    wanted: Iterable[TokenRequest], failed: Mapping[TokenKey, ResourceTokensError]
-) -> None:
-    if failed:
-        errors = [failed[request.key] for request in wanted if request.key in failed]
-        raise ExceptionGroup(f"{len(errors)} tokens could not be had", errors)
+_LONGEST_GOODBYE = 10.0
+_Failures = dict[object, ResourceTokensError]

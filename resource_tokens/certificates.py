@@ -159,6 +159,7 @@ class _Transports:
                 "replaced just now, try again: the next token is bound to the new one.",
                 where,
                 resource,
+                "no_certificate",
             )
         made = self._make(verify=context)
         with self._lock:

@@ -5,7 +5,8 @@ One rule for every hop of a request, first or redirected, as it goes on the wire
 
 1. The destination of a hop belongs to one resource or to none. It belongs to none if the target,
    the `Host` header, the TLS server name or a proxy could bring it to somebody else.
-2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other.
+2. A token of ours, whoever put it there, goes to the resource it was asked for and to no other,
+   and not in a request that is made on behalf of somebody else.
 3. A redirect that has left the resource does not come back to it: from there on somebody else
    chooses where to go, and the token of the request stays away.
 4. The caller's own request is stopped if it breaks rule 2. A redirect, which the server chose, goes
@@ -50,6 +51,7 @@ class Hop(NamedTuple):
         certificate: The thumbprint of the client certificate that the connection shows.
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
+        by_hand: Whether the target was set by hand, in the place of that of the URL.
     """
 
     scheme: str
@@ -61,6 +63,7 @@ class Hop(NamedTuple):
     server_name: str | None = None
     method: bytes = b"GET"
     certificate: bytes | None = None
+    by_hand: bool = False
 
     @property
     def destination(self) -> str:
@@ -89,12 +92,14 @@ class Shown:
         header: The very header in which it is shown.
         proof_key: The key that each hop has to prove along with it, if it is bound to one.
         certificate: Likewise the thumbprint of the certificate that each connection has to show.
+        mark: Its fingerprint among the `Bindings`.
     """
 
-    __slots__ = ("certificate", "header", "identity", "proof_key", "resource", "token")
+    __slots__ = ("certificate", "header", "identity", "mark", "proof_key", "resource", "token")
 
-    def __init__(self, token: AccessToken, request: TokenRequest) -> None:
+    def __init__(self, token: AccessToken, request: TokenRequest, mark: bytes = b"") -> None:
         self.token = token
+        self.mark = mark
         self.resource = request.resource
         self.identity = request.identity
         self.proof_key = request.proof_key
@@ -144,7 +149,8 @@ class Bindings:
     What each live token was asked for, by a keyed fingerprint of the token.
 
     Args:
-        maxsize: How many tokens to remember. The oldest one goes first, as it expires first.
+        maxsize: How many tokens to remember. The oldest one goes first, which is most likely to
+            have expired. One that is still in use is remembered again.
     """
 
     def __init__(self, maxsize: int = 2048) -> None:
@@ -153,13 +159,19 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
+        # By how they end, the length of those that end so: where in a text a token may be.
+        self._ends: dict[int, int] = {}
+        # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
         self.shortest = sys.maxsize
 
-    def bind(self, token: AccessToken, request: TokenRequest) -> None:
+    def bind(self, token: AccessToken, request: TokenRequest) -> bytes:
         """
         Remember what a token is for.
+
+        Returns:
+            Its fingerprint.
 
         Raises:
             AudienceMismatchError: If the same token was already issued for something else: the
@@ -169,10 +181,22 @@ class Bindings:
         mark = self._fingerprint(token.reveal().encode("ascii"))
         with self._lock:
             known = self._bound.setdefault(mark, request.identity)
+            self._ends[hash(token.reveal().encode("ascii")[-_END:])] = len(token.reveal())
             self.shortest = min(self.shortest, len(token.reveal()))
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
+            while len(self._ends) > 2 * self._maxsize:
+                del self._ends[next(iter(self._ends))]
         if known != request.identity:
+            if known.on_behalf_of(None) == request.identity.on_behalf_of(None):
+                raise AudienceMismatchError(
+                    f"{request.server.name!r} returned the same token for {token.resource!r} on "
+                    "behalf of two subjects, so one of them would act as the other. The second "
+                    "one was dropped. If both are one user's, say so: "
+                    "SubjectToken(..., issuer=..., subject=...).",
+                    token.resource,
+                    (token.resource,),
+                )
             raise AudienceMismatchError(
                 f"{request.server.name!r} returned the same token for {known.resource!r} and for "
                 f"{token.resource!r}, so it ignores `resource` or another parameter. The second "
@@ -181,22 +205,22 @@ class Bindings:
                 token.resource,
                 (known.resource, token.resource),
             )
+        return mark
 
     def shown(self, token: AccessToken, request: TokenRequest) -> Shown:
         """
-        A token as it is shown. If it was not asked for here, since others write to the store too,
-        it is bound first.
+        A token as it is shown or handed out. If it was not asked for here, since others write to
+        the store too, or if it was forgotten since, it is bound first.
 
         Raises:
             AudienceMismatchError: As `bind`.
         """
         known = self._shown.get(request.key)
-        if known is None or known.token is not token:
-            self.bind(token, request)
-            known = Shown(token, request)
+        if known is None or known.token is not token or known.mark not in self._bound:
+            known = Shown(token, request, self.bind(token, request))
             with self._lock:
                 self._shown[request.key] = known
-                while len(self._shown) > self._maxsize:
+                while len(self._shown) > min(self._maxsize, _AT_HAND):
                     del self._shown[next(iter(self._shown))]
         return known
 
@@ -204,7 +228,7 @@ class Bindings:
         """
         What the live tokens in a text are for. The cost does not grow with their number.
         """
-        return list(self._find(text).values())
+        return list(dict.fromkeys(identity for _, identity in self._find(text)))
 
     def masked(self, text: str) -> str:
         """
@@ -212,30 +236,31 @@ class Bindings:
         """
         if len(text) < self.shortest:
             return text
-        for word, identity in self._find(text.encode("utf-8", "backslashreplace")).items():
+        for word, identity in self._find(text.encode("utf-8", "backslashreplace")):
             text = text.replace(word.decode("ascii"), f"<token for {identity.resource}>")
         return text
 
-    def _find(self, text: bytes) -> dict[bytes, Identity]:
-        words = {word for pattern in _WORDS for word in pattern.findall(text)}
-        # `access_token=...` is one word to the widest pattern, and so is a token that ends in "=".
-        words |= {rest for word in words for rest in _after_signs(word)}
-        found: dict[bytes, Identity] = {}
-        for word in words:
-            if len(word) >= self.shortest:
-                plain = decoded(word) if b"%" in word else word
-                identity = self._bound.get(self._fingerprint(plain or word))
+    def _find(self, text: bytes) -> Iterator[tuple[bytes, Identity]]:
+        yield from self._plain_in(text)
+        for word in _ENCODED.findall(text) if b"%" in text else ():
+            for _, identity in self._plain_in(decoded(word) or b"") if b"%" in word else ():
+                yield word, identity
+
+    def _plain_in(self, text: bytes) -> Iterator[tuple[bytes, Identity]]:
+        """
+        The tokens in a text, whatever stands before them. What follows one is no letter or digit.
+        """
+        for boundary in _BOUNDARY.finditer(text):
+            end = boundary.start()
+            length = self._ends.get(hash(text[max(end - _END, 0) : end]))
+            if length is not None and length <= end:
+                word = text[end - length : end]
+                identity = self._bound.get(self._fingerprint(word))
                 if identity is not None:
-                    found[word] = identity
-        return found
+                    yield word, identity
 
     def _fingerprint(self, token: bytes) -> bytes:
         return hashlib.blake2b(token, key=self._salt, digest_size=16).digest()
-
-
-def _after_signs(word: bytes) -> Iterator[bytes]:
-    for sign in _SIGN.finditer(word):
-        yield word[sign.end() :]
 
 
 def rule(
@@ -267,12 +292,14 @@ def rule(
         index, found = next(iter(wrong.items()))
         why = why or _mapped_to(resource)
         where = f"its header {bindings.masked(_text(hop.headers[index][0]))!r}"
-        raise _blocked(hop, f"{why} But {where} carries a token for", found, bindings)
+        same = resource is not None and found.resource == resource.identifier
+        what = "a token of another subject" if same else "a token"
+        raise _blocked(hop, f"{why} But {where} carries {what} for", found, bindings, "elsewhere")
     if len(hop.target) >= bindings.shortest:
         in_url = _misplaced(decoded(hop.target) or hop.target, shown, None, bindings, strayed)
         if in_url is not None:
             bare = hop._replace(target=b"/")
-            raise _blocked(bare, _IN_URL, in_url, bindings)
+            raise _blocked(bare, _IN_URL, in_url, bindings, "in_url")
     if not wrong:
         return Ruling(hop.headers, resource, why, False)
     kept = [header for index, header in enumerate(hop.headers) if index not in wrong]
@@ -325,6 +352,9 @@ def _read(
         here: Identity | None = shown.identity
     else:
         here = None if resource is None else identity(resource)
+        if here is not None:
+            # Whoever the request is for is who may be spoken of in it.
+            here = here.on_behalf_of(None if shown is None else shown.identity)
     home = shown is not None and shown.identity == here
     wrong: dict[int, Identity] = {}
     if odd or strayed or not home:
@@ -371,15 +401,22 @@ def _misplaced(
         if strayed or shown.identity != here:
             return shown.identity
         text = text.replace(own, b"")
-    return next((found for found in bindings.tokens_in(text) if found != here), None)
+    for found in bindings.tokens_in(text):
+        # A request that was given no token is for nobody in particular.
+        if (found.on_behalf_of(None) if shown is None else found) != here:
+            return found
+    return None
 
 
-def _blocked(hop: Hop, why: str, found: Identity, bindings: Bindings) -> EgressBlockedError:
+def _blocked(
+    hop: Hop, why: str, found: Identity, bindings: Bindings, reason: str
+) -> EgressBlockedError:
     where = bindings.masked(hop.destination)
     return EgressBlockedError(
         f"The request to {where} was stopped before it was sent: {why} {found.resource!r}.",
         where,
         found.resource,
+        reason,
     )
 
 
@@ -393,6 +430,9 @@ def _belongs_to(
     if _NOT_IN_TARGETS.search(target):
         return None, "its target contains white space or bytes that no URL has."
     proxied = not target.startswith(b"/")
+    if proxied and hop.by_hand:
+        # It goes to whoever is connected to, and only a proxy would take it on to its URL.
+        return None, "its target was set by hand, to something else than a path."
     if proxied:
         try:
             url = http.URL(target.decode("ascii"))
@@ -436,6 +476,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
+_AT_HAND = 64
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"
@@ -444,9 +485,7 @@ _NOT_IN_TARGETS = re.compile(rb"[^\x21-\x7e]")
 _DEFAULT_PORTS = {"http": b":80", "https": b":443"}
 # "host" in every mixture of cases: quicker than to change the case of each name.
 _HOST = frozenset(map(bytes, itertools.product(*zip(b"host", b"HOST", strict=True))))
-_WORDS = (
-    re.compile(rb"[^\s,;\"'?&]+"),
-    re.compile(rb"[A-Za-z0-9._~+/-]+=*"),
-    re.compile(rb"[A-Za-z0-9._~+-]+=*"),
-)
-_SIGN = re.compile(rb"[=:]")
+# Enough to tell one token from another: most of them end in a signature, or are random.
+_END = 8
+_BOUNDARY = re.compile(rb"(?![0-9A-Za-z])")
+_ENCODED = re.compile(rb"[0-9A-Za-z._~%+-]+")

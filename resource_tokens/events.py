@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-__all__ = ["EventName", "Events", "TokenEvent"]
+__all__ = ["EventName", "Events", "Observer", "TokenEvent"]
 
 EventName = Literal[
     "token_issued",
@@ -20,6 +21,8 @@ EventName = Literal[
     "token_request_failed",
     "token_request_retried",
     "refresh_token_rotated",
+    "token_revoked",
+    "revocation_failed",
     "credential_rotated",
     "token_rejected",
     "proof_renewed",
@@ -31,6 +34,7 @@ EventName = Literal[
     "insufficient_user_authentication",
     "insufficient_claims",
     "unmapped_destination",
+    "subject_missing",
     "clock_skew",
     "scope_narrowed",
     "scope_widened",
@@ -40,6 +44,9 @@ EventName = Literal[
     "discovery_failed",
     "store_failed",
     "store_recovered",
+    "inbound_rejected",
+    "keys_loaded",
+    "keys_failed",
 ]
 
 
@@ -54,6 +61,8 @@ class TokenEvent:
         issuer: The authorization server, by its issuer or else its token endpoint.
         destination: Where a request was going, without its query; "" where none was.
         detail: More in words.
+        reason: Why a token was blocked or withheld, as one of the few words of
+            `EgressBlockedError.reason`; "" in all other events.
     """
 
     name: EventName
@@ -61,17 +70,89 @@ class TokenEvent:
     issuer: str = ""
     destination: str = ""
     detail: str = ""
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """
+        What is known, as JSON has it; what is empty is left out.
+        """
+        fields = {name: str(getattr(self, name)) for name in self.__slots__}
+        return {name: value for name, value in fields.items() if value}
+
+
+class Observer(Protocol):
+    """
+    What counts and times what happens. `resource_tokens.telemetry.Telemetry` is one.
+
+    Its methods are called from whichever thread it happens in, must be quick, and do not raise.
+    `resource` and `issuer` are as configured; what they are given is never a token or a secret.
+    """
+
+    def event(self, event: TokenEvent) -> None:
+        """
+        An event was reported.
+        """
+
+    def use(self, decision: str, resource: str, issuer: str) -> None:
+        """
+        It was decided whether a hop may carry a token: one of the decisions of a `TokenUse`.
+        """
+
+    def stale(self, resource: str, issuer: str, seconds: float) -> None:
+        """
+        A token was presented that was to be refreshed this long ago.
+        """
+
+    def waiting(self, resource: str, issuer: str) -> AbstractContextManager[object]:
+        """
+        A caller waits for a token, whoever asks for it, for as long as this lasts.
+        """
+        ...
+
+    def asking(
+        self, resource: str, issuer: str, grant_type: str, *, ahead: bool
+    ) -> AbstractContextManager[object]:
+        """
+        A token is asked for, from discovery to verdict, for as long as this lasts. What it raises
+        is how it failed. `ahead` says that nobody waits for it.
+        """
+        ...
 
 
 class Events:
     """
-    Sends each event to the `resource_tokens` logger and to the user's hook.
+    Sends each event to the `resource_tokens` logger, to the user's hook, and to an observer.
+
+    Attributes:
+        observer: Whom to tell more than events.
     """
 
-    __slots__ = ("_hook",)
+    __slots__ = ("_hook", "observer")
 
-    def __init__(self, hook: Callable[[TokenEvent], object] | None = None) -> None:
+    def __init__(
+        self,
+        hook: Callable[[TokenEvent], object] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self._hook = hook
+        self.observer = observer
+
+    def waiting(self, resource: str, issuer: str) -> AbstractContextManager[object]:
+        """
+        See `Observer.waiting`.
+        """
+        observer = self.observer
+        return nullcontext() if observer is None else observer.waiting(resource, issuer)
+
+    def asking(
+        self, resource: str, issuer: str, grant_type: str, *, ahead: bool
+    ) -> AbstractContextManager[object]:
+        """
+        See `Observer.asking`.
+        """
+        if self.observer is None:
+            return nullcontext()
+        return self.observer.asking(resource, issuer, grant_type, ahead=ahead)
 
     def emit(self, event: TokenEvent) -> None:
         """
@@ -88,8 +169,11 @@ class Events:
                 event.issuer,
                 event.destination,
                 event.detail,
-                extra={"token_event": event},
+                # A mapping of strings: every structured formatter can write that.
+                extra={"token_event": event.as_dict()},
             )
+        if self.observer is not None:
+            self.observer.event(event)
         if self._hook is not None:
             try:
                 self._hook(event)
@@ -106,11 +190,13 @@ _ORDINARY = frozenset(
         "token_issued",
         "token_refreshed",
         "token_loaded",
+        "token_revoked",
         "store_recovered",
         "metadata_discovered",
         "resource_discovered",
         "refresh_token_rotated",
         "credential_rotated",
+        "keys_loaded",
         "proof_renewed",
     }
 )

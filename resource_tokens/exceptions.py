@@ -8,6 +8,7 @@ Every error this library raises.
       AudienceMismatchError                  the token is not (only) for the resource asked for
       TokenRequestError                      no usable answer from the token endpoint
         OAuthError                           it refused: error, error_description, error_uri
+      TokenRefusedError                      a request came in without a token that is good here
 
 All of them pickle, and none holds a token, secret, client or request.
 They do not subclass httpx's errors: there are two libraries, and a token that could not be had is
@@ -16,12 +17,15 @@ not a failed request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "AudienceMismatchError",
     "ConfigurationError",
     "EgressBlockedError",
     "OAuthError",
     "ResourceTokensError",
+    "TokenRefusedError",
     "TokenRequestError",
     "UnmappedDestinationError",
 ]
@@ -67,12 +71,18 @@ class EgressBlockedError(ResourceTokensError):
     Attributes:
         destination: Where the request was going.
         resource: The resource that the token is for, or "" if it was not yet known.
+        reason: Why, in one word: `"ambiguous_url"`, `"elsewhere"` (in a header, to where the
+            token does not belong), `"in_url"`, `"no_certificate"` (which the token is bound to),
+            or `"noticed_afterwards"`.
     """
 
-    def __init__(self, message: str, destination: str = "", resource: str = "") -> None:
-        super().__init__(message, destination, resource)
+    def __init__(
+        self, message: str, destination: str = "", resource: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, destination, resource, reason)
         self.destination = destination
         self.resource = resource
+        self.reason = reason
 
 
 class AudienceMismatchError(ResourceTokensError):
@@ -115,6 +125,8 @@ class OAuthError(TokenRequestError):
         error: The error code, such as `"invalid_client"` or `"invalid_target"` (RFC 8707 2).
         error_description: The server's own words, escaped and shortened; `None` if it gave none.
         error_uri: A page about the error; `None` if it gave none.
+        claims: What the user has to bring for it, as Entra ID says with `"interaction_required"`:
+            JSON, to pass on in a challenge to whoever called this service. `None` if there is none.
     """
 
     def __init__(  # noqa: PLR0917 - positional, so that it pickles
@@ -125,9 +137,40 @@ class OAuthError(TokenRequestError):
         error: str = "",
         error_description: str | None = None,
         error_uri: str | None = None,
+        claims: str | None = None,
     ) -> None:
         super().__init__(message, resource, status)
-        self.args = (message, resource, status, error, error_description, error_uri)
+        self.args = (message, resource, status, error, error_description, error_uri, claims)
         self.error = error
         self.error_description = error_description
         self.error_uri = error_uri
+        self.claims = claims
+
+
+class TokenRefusedError(ResourceTokensError):
+    """
+    A request came without a token that is good here. Answer it with `status` and `headers`, and do
+    nothing for it.
+
+    Its text says what is wrong with the token, and may be shown to whoever sent it. It holds no
+    token.
+
+    Attributes:
+        status: 401, 403 where scopes are missing, 400 where nobody can say which token is meant,
+            503 where the issuer could not be asked.
+        error: The code of RFC 6750 3.1 or RFC 9449 7.1; empty if there is none, as where there
+            was no token.
+        headers: For the answer. Several challenges are one value (RFC 9110 5.3).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 401,
+        error: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.headers = dict(headers or {})
+        super().__init__(message, status, error, self.headers)
+        self.status = status
+        self.error = error

@@ -24,11 +24,12 @@ from resource_tokens.cache import TokenCache
 from resource_tokens.egress import Header, Hop, Ruling, Shown, rule, url_of
 from resource_tokens.events import EventName, TokenEvent
 from resource_tokens.exceptions import EgressBlockedError
+from resource_tokens.ledger import Decision
 from resource_tokens.oauth.challenges import challenges_in
 from resource_tokens.oauth.messages import origin_of
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken
+from resource_tokens.tokens import AccessToken, CachedToken
 
 if TYPE_CHECKING:
     import httpx
@@ -65,6 +66,9 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
+        "_cached",
+        "_noted",
+        "_outlived",
         "_proofs",
         "_seen",
         "_shown",
@@ -87,7 +91,11 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
+        self._cached: CachedToken | None = None
+        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
+        self._outlived: set[bytes] = set()
         self._seen: list[Hop] = []
+        self._noted: list[Any] = []
         self._url: Any = None
         self._withheld: tuple[TokenEvent, ...] = ()
         # By URL: whom a hop was proved to, and by which of its terms.
@@ -135,10 +143,13 @@ class HopGuard:
         request.extensions[EXTENSION] = guard
         return request
 
-    def show(self, request: Any, asked: TokenRequest, token: AccessToken) -> None:
+    def show(self, request: Any, asked: TokenRequest, cached: CachedToken) -> None:
         """
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
+        token = cached.token
+        self._cached = cached
+        self._outlived = set()
         self._shown = self._cache.bindings.shown(token, asked)
         self._withheld = ()
         self._proofs = None
@@ -169,7 +180,8 @@ class HopGuard:
         """
         Whether this guard looks for the tokens of a cache.
         """
-        return self._cache is cache
+        # Those of a view are those of its cache.
+        return self._cache.bindings is cache.bindings
 
     def retire(self) -> None:
         """
@@ -200,10 +212,14 @@ class HopGuard:
         Raises:
             EgressBlockedError: If it may not go.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
         return self._reauthorized(hop, headers, other, token)
 
     def witness(self, response: Any) -> None:
@@ -215,6 +231,8 @@ class HopGuard:
         """
         if self._withheld:
             response.extensions["token_withheld"] = self._withheld
+        if self._cache.uses is not None and not self._seen:
+            self._note_unseen(response)
         if self._proofs is not None:
             self._heed(response, self._proofs)
         if self._shown is None or (self._seen and not response.history):
@@ -251,14 +269,56 @@ class HopGuard:
             "AsyncEgressGuard(transport).",
             where,
             resource,
+            "noticed_afterwards",
         )
 
-    def blocked(self, text: str, where: str, resource: str) -> EgressBlockedError:
+    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
         """
         The error to raise for a hop, which is reported.
         """
-        self._report("egress_blocked", where, text)
-        return EgressBlockedError(text, where, resource)
+        self._report("egress_blocked", where, text, reason)
+        return EgressBlockedError(text, where, resource, reason)
+
+    def _note_unseen(self, response: Any) -> None:
+        # A retry after a 401 has the answer before it in its history.
+        for answer in (*response.history, response):
+            if all(answer is not noted for noted in self._noted):
+                self._noted.append(answer)
+                hop = hop_of(answer.request, first=False)
+                self._note("shown", hop, headers=hop.headers, detail=_UNSEEN)
+
+    def _outlived_by(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for another token, if the one for this hop has come to its hard margin since it
+        was taken: while a connection was waited for, or the answer that redirects here.
+        """
+        if self._cached is None or self._cache._is_good(self._cached):
+            return None
+        if self.strayed or not self._active:
+            return None
+        try:
+            return None if self._rule(self._renewed(hop)).why else self.asked
+        except EgressBlockedError:
+            # It is stopped, and reported, before its headers go.
+            return None
+
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
+        if self._shown is not None:
+            self._outlived.add(self._shown.header[1])
+        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+
+    def _renewed(self, hop: Hop) -> Hop:
+        """
+        The hop with the token of now in the place of one that was replaced.
+        """
+        shown = self._shown
+        if not self._outlived or shown is None:
+            return hop
+        headers = [
+            shown.header if value in self._outlived else (name, value)
+            for name, value in hop.headers
+        ]
+        return hop._replace(headers=headers)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
         """
@@ -269,18 +329,28 @@ class HopGuard:
         try:
             ruling = self._rule(hop)
         except EgressBlockedError as error:
-            self._report("egress_blocked", error.destination, str(error))
+            self._report("egress_blocked", error.destination, str(error), error.reason)
+            self._note("blocked", hop, detail=str(error))
             raise
         shown = self._shown
+        if shown is not None and not (ruling.why or self.strayed):
+            # While no variable of a frame has the headers: reporters of errors show those.
+            self._check_certificate(hop, shown)
         if hop.first or (shown is None and not ruling.stripped):
-            return self._constrained(hop, ruling.headers, home=not ruling.why), None
+            headers = self._constrained(hop, ruling.headers, home=not ruling.why)
+            self._note("shown", hop, headers=headers)
+            return headers, None
         bare = all(name.lower() != b"authorization" for name, _ in ruling.headers)
         if shown is not None and not (ruling.why or self.strayed):
             # httpx drops the header across origins, but this hop is of the same resource.
             added = [shown.header] if bare and self._active else []
-            return self._constrained(hop, [*ruling.headers, *added], home=True), None
+            headers = self._constrained(hop, [*ruling.headers, *added], home=True)
+            self._note("shown", hop, headers=headers)
+            return headers, None
+        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
-        event = self._report("token_withheld", hop.destination, ruling.why or _BACK)
+        event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
+        self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)
         headers = self._constrained(hop, ruling.headers, home=False)
         reauthorized = ruling.resource is not None and ruling.resource.redirects == "reauthorize"
@@ -298,24 +368,11 @@ class HopGuard:
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
-        The headers, with what the token is bound to: its certificate is on the connection, or a
-        proof of its key is made for this hop, and no other proof goes along.
-
-        Raises:
-            EgressBlockedError: If the connection has another certificate, or none.
+        The headers, with a proof of the key that the token is bound to, if it is bound to one. It
+        is made for this hop, and no other proof goes along.
         """
         shown = self._shown
-        if shown is None:
-            return headers
-        if home and hop.certificate != shown.certificate:
-            raise self.blocked(
-                f"The request to {hop.destination} was stopped before it was sent: its token is "
-                "bound to a client certificate, which this connection does not show. Give the "
-                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-                hop.destination,
-                shown.token.resource,
-            )
-        if shown.proof_key is None:
+        if shown is None or shown.proof_key is None:
             return headers
         headers = _unproved(headers)
         if home and self._active:
@@ -349,6 +406,23 @@ class HopGuard:
                 self.proof_refused = self._cache.prover.heed(server, terms, nonce, error, date)
         self._answered = len(answers)
 
+    def _check_certificate(self, hop: Hop, shown: Shown) -> None:
+        """
+        See that the connection shows the certificate that the token is bound to, if it is to one.
+
+        Raises:
+            EgressBlockedError: If it shows another one, or none.
+        """
+        if hop.certificate != shown.certificate:
+            raise self.blocked(
+                f"The request to {hop.destination} was stopped before it was sent: its token is "
+                "bound to a client certificate, which this connection does not show. Give the "
+                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
+                hop.destination,
+                shown.token.resource,
+                "no_certificate",
+            )
+
     def _is_bare(self, wire: Any) -> bool:
         """
         Whether no header holds a token of ours. Those of the CONNECT for a tunnel are httpcore's
@@ -369,12 +443,38 @@ class HopGuard:
             strayed=self.strayed,
         )
 
-    def _report(self, name: EventName, destination: str, detail: str) -> TokenEvent:
+    def _report(self, name: EventName, destination: str, detail: str, reason: str) -> TokenEvent:
         resource = "" if self.asked is None else self.asked.resource.identifier
         issuer = "" if self.asked is None else self.asked.server.name
-        event = TokenEvent(name, resource, issuer, destination, detail)
+        event = TokenEvent(name, resource, issuer, destination, detail, reason)
         self._cache.events.emit(event)
         return event
+
+    def _note(
+        self,
+        decision: Decision,
+        hop: Hop,
+        token: AccessToken | None = None,
+        request: TokenRequest | None = None,
+        *,
+        headers: Sequence[Header] | None = None,
+        detail: str = "",
+    ) -> None:
+        """
+        Tell the ledger what was decided about a token, by default the one shown. With `headers`,
+        only if they carry it.
+        """
+        uses = self._cache.uses
+        if uses is None:
+            return
+        if token is None and self._shown is not None:
+            token = self._shown.token
+        if headers is not None:
+            value = b"\0" if token is None else token.reveal().encode("ascii")
+            if not any(value in header for _, header in headers):
+                return
+        where = self._cache.bindings.masked(hop.destination)
+        uses.note(decision, request or self.asked, token, where, detail)
 
 
 class AsyncHopGuard(HopGuard):
@@ -402,10 +502,14 @@ class AsyncHopGuard(HopGuard):
         """
         The same as `look`, without blocking the event loop.
         """
-        headers, other = self._settle(hop)
+        asked = self._outlived_by(hop)
+        if asked is not None:
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+        headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
+        self._note("shown", hop, token, other, detail="its resource takes redirects")
         return self._reauthorized(hop, headers, other, token)
 
 
@@ -502,6 +606,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         extensions.get("sni_hostname"),
         request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
+        "target" in extensions,
     )
 
 
@@ -520,6 +625,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.extensions.get("sni_hostname"),
         wire.method,
         wire.extensions.get(CERTIFICATE),
+        "target" in wire.extensions,
     )
 
 
@@ -613,6 +719,7 @@ def _place(hop: Hop) -> bytes:
     return where + hop.target
 
 
+_UNSEEN = "noticed afterwards: no guard was on the wire"
 _BACK = "it is the token's own resource again, but a redirect from elsewhere has led there."
 _DPOP = b"DPoP"
 _NOBODY: tuple[Hashable, Terms] = (None, Terms())

@@ -17,9 +17,9 @@ import redis.exceptions
 import redis.retry
 from redis.lock import Lock
 
-from resource_tokens._sealing import Sealer
+from resource_tokens._sealing import GRANT_KEPT, Sealer
 from resource_tokens.exceptions import ConfigurationError
-from resource_tokens.stores import Generation, Loaded, StoredToken
+from resource_tokens.stores import Generation, Loaded, StoredGrant, StoredToken
 from resource_tokens.tokens import TokenKey
 
 __all__ = ["RedisTokenStore"]
@@ -74,6 +74,7 @@ class RedisTokenStore:
             )
         self._save = self._client.register_script(_SAVE)
         self._forget = self._client.register_script(_FORGET)
+        self._swap = self._client.register_script(_SWAP)
 
     def load(self, key: TokenKey, resource: str) -> Loaded:
         """
@@ -83,13 +84,21 @@ class RedisTokenStore:
         # In this order: a token that is replaced in between looks older than it is, and not newer.
         pipeline.pttl(self._entry(key))
         pipeline.get(self._entry(key))
+        pipeline.pttl(self._lease(key))
         pipeline.hmget(self._generations, [_ALL, self._sealer.name("resource", resource)])
-        left, entry, counts = pipeline.execute()
-        generation = _generation(*counts)
+        left, entry, leased, counts = pipeline.execute(raise_on_error=False)
+        if _is_of_another_type(entry):
+            # A damaged entry, and not a server that fails.
+            entry = b""
+        for answer in (left, entry, leased, counts):
+            if isinstance(answer, Exception):
+                raise answer
+        generation, leased = _generation(*counts), max(leased, 0) / 1000
         if entry is None:
-            return Loaded(None, generation)
+            return Loaded(None, generation, leased=leased)
         stored = self._sealer.open(key, entry.partition(b":")[2])
-        return Loaded(replace(stored, age=stored.lifetime - max(left, 0) / 1000), generation)
+        aged = replace(stored, age=stored.lifetime - max(left, 0) / 1000)
+        return Loaded(aged, generation, entry[-_MARK:], leased)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
@@ -97,14 +106,17 @@ class RedisTokenStore:
         """
         age, lifetime = int(stored.age * 1000), int(stored.lifetime * 1000)
         sealed = self._sealer.seal(key, stored)
-        return bool(self._save(keys=[self._entry(key)], args=[age, lifetime, sealed]))
+        known, mark = int(stored.instead_of is not None), stored.instead_of or b""
+        return bool(
+            self._save(keys=[self._entry(key)], args=[age, lifetime, sealed, known, mark, -_MARK])
+        )
 
     def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
         """
         See `TokenStore`. A `Lock` of redis-py. One round trip.
         """
         lock = self._client.lock(
-            f"{self._entry(key)}:lease",
+            self._lease(key),
             timeout=seconds,
             blocking=False,
             # It is given back from another thread.
@@ -135,8 +147,36 @@ class RedisTokenStore:
         names = [_ALL] if resource is None else self._sealer.names("resource", resource)
         self._forget(keys=[self._generations], args=[_ALL, _MAX_GENERATIONS, *names])
 
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        See `GrantStore`. One round trip.
+        """
+        entry = self._client.get(self._grant(key))
+        return None if entry is None else self._sealer.open_grant(key, entry)
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        See `GrantStore`. Two round trips.
+        """
+        entry = self._client.get(self._grant(key))
+        there = None if entry is None else self._sealer.open_grant(key, entry)
+        if there != before:
+            return False
+        sealed = self._sealer.seal_grant(key, after)
+        arguments = [entry or b"", sealed, int(GRANT_KEPT.total_seconds())]
+        return bool(self._swap(keys=[self._grant(key)], args=arguments))
+
+    def _grant(self, key: TokenKey) -> str:
+        # The same for all keys of the store: there is only one refresh token to present. The key
+        # is a digest of what nobody can guess.
+        return f"{self._prefix}:grant:{key.hex()}"
+
     def _entry(self, key: TokenKey) -> str:
-        return f"{self._prefix}:{self._sealer.name('token', key)}"
+        # In braces, by which the node of a cluster is chosen: entry and lease are on the same one.
+        return f"{self._prefix}:{{{self._sealer.name('token', key)}}}"
+
+    def _lease(self, key: TokenKey) -> str:
+        return f"{self._entry(key)}:lease"
 
     @property
     def _generations(self) -> str:
@@ -179,21 +219,35 @@ def _connected(url: str) -> redis.Redis:
     )
 
 
+def _is_of_another_type(answer: object) -> bool:
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+
+
 def _generation(of_all: bytes | None, of_resource: bytes | None) -> Generation:
     return Generation(int(of_all or 0), int(of_resource or 0))
 
 
-# Keep an entry, unless the one there was asked for later. When that was is by the clock of the
-# server, for those of the machines differ; it stands before the entry. A time that has not come
-# yet is nobody's.
+# Keep an entry, unless the one there is another than the one it is to replace: so whoever has
+# outlived a lease changes nothing. Where nobody knows which, unless the one there was asked for
+# later. When that was is by the clock of the server, for those of the machines differ; it stands
+# before the entry. A time that has not come yet is nobody's.
 _SAVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local asked_at, left = now - ARGV[1], ARGV[2] - ARGV[1]
-local there = redis.call('GET', KEYS[1])
-local stamp = there and tonumber(string.match(there, '^%d+'))
-if stamp and asked_at < stamp and stamp <= now then
-    return 0
+local there = redis.pcall('GET', KEYS[1])
+if type(there) ~= 'string' then
+    there = nil
+end
+if there and ARGV[4] == '1' then
+    if string.sub(there, ARGV[6]) ~= ARGV[5] then
+        return 0
+    end
+elseif there then
+    local stamp = tonumber(string.match(there, '^%d+'))
+    if stamp and asked_at < stamp and stamp <= now then
+        return 0
+    end
 end
 if left <= 0 then
     return 1
@@ -215,6 +269,17 @@ end
 return 1
 """
 
+# Put a refresh token in the place of the one there.
+_SWAP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+    return 0
+end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
 _ALL = "*"
+# Of an entry these last bytes are of its authentication code, and so are in no other one.
+_MARK = 32
 _MAX_GENERATIONS = 10_000
 _TIMEOUT = 1.0

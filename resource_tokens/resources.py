@@ -39,6 +39,7 @@ from resource_tokens.exceptions import ConfigurationError, EgressBlockedError
 
 if TYPE_CHECKING:
     from resource_tokens.oauth.client_auth import ClientAuth
+    from resource_tokens.oauth.exchange import Exchange
     from resource_tokens.oauth.metadata import AuthorizationServer
 
 __all__ = ["Resource", "ResourceMap", "parse_scopes"]
@@ -60,6 +61,12 @@ class Resource:
         audience: The `aud` the server is expected to write, where it differs from `identifier`.
         server: The authorization server for this resource, instead of the auth object's own.
         client_auth: The client authentication to use there, instead of the auth object's own.
+        subject: On whose behalf it is called. `"optional"`: on behalf of the subject of
+            `auth.on_behalf_of`, if there is one in reach, else as this service itself.
+            `"required"`: a request without a subject is refused. `"none"`: always as this service
+            itself.
+        exchange: How its tokens are asked for on behalf of somebody, instead of the way of the
+            auth object or of the server's dialect.
         extra: More parameters for the token request, such as `{"tenant": "blue"}`.
         allow_http: Let the token travel over plain `http` to a destination that is no loopback
             address. Whoever can read that network can then use the token.
@@ -88,6 +95,8 @@ class Resource:
     audience: str | None = field(default=None, kw_only=True)
     server: AuthorizationServer | None = field(default=None, kw_only=True)
     client_auth: ClientAuth | None = field(default=None, kw_only=True)
+    subject: Literal["optional", "required", "none"] = field(default="optional", kw_only=True)
+    exchange: Exchange | None = field(default=None, kw_only=True)
     extra: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     allow_http: bool = field(default=False, kw_only=True)
     verify_audience: Literal["auto", "require", "off"] = field(default="auto", kw_only=True)
@@ -164,6 +173,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "allow_http_proxy": (True, False),
     "verify_audience": ("auto", "require", "off"),
     "redirects": ("withhold", "reauthorize"),
+    "subject": ("optional", "required", "none"),
     "sender": ("bearer", "dpop", "mtls"),
 }
 
@@ -257,6 +267,7 @@ class ResourceMap:
                 f"The URL for {display_url(url)} carries userinfo, which can make one host look "
                 "like another. Remove it from the URL.",
                 display_url(url),
+                reason="ambiguous_url",
             )
         return paths.whole or paths.longest(scheme, host, port, url.raw_path)
 
@@ -383,6 +394,7 @@ def _ambiguous(where: str, why: str) -> EgressBlockedError:
     return EgressBlockedError(
         f"On this host the path decides which resource is meant, and the path of {where} {why}",
         where,
+        reason="ambiguous_url",
     )
 
 
@@ -444,6 +456,12 @@ _RESERVED = frozenset(
         "client_assertion_type",
         "refresh_token",
         "assertion",
+        "subject_token",
+        "subject_token_type",
+        "actor_token",
+        "actor_token_type",
+        "requested_token_type",
+        "requested_token_use",
     }
 )
 

@@ -5,24 +5,24 @@ processes see as well, if there is one.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from cachetools import LRUCache
-
-from resource_tokens._locks import SafeLock
-from resource_tokens.exceptions import ResourceTokensError
-from resource_tokens.tokens import AccessToken, CachedToken, TokenKey
+from resource_tokens._recently_used import RecentlyUsed
+from resource_tokens.exceptions import ConfigurationError, ResourceTokensError
+from resource_tokens.tokens import AccessToken, CachedToken, Secret, TokenKey
 
 __all__ = [
     "Generation",
+    "GrantStore",
     "Loaded",
     "MemoryTokenStore",
+    "StoredGrant",
     "StoredToken",
     "TokenStore",
     "UnreadableEntryError",
+    "new_key",
 ]
 
 
@@ -52,12 +52,14 @@ class StoredToken:
         generation: The generation of its resource when it was asked for.
         age: Seconds since it was asked for, as far as whoever hands it over can tell: by the
             clock of the store, where it has one that is not that of this machine.
+        instead_of: The `Loaded.mark` of what it is to replace; `None` if nobody knows.
     """
 
     token: AccessToken
     requested_wall: float
     generation: Generation
     age: float = field(default=0.0, compare=False)
+    instead_of: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def lifetime(self) -> float:
@@ -74,10 +76,16 @@ class Loaded(NamedTuple):
     Attributes:
         stored: The token, or `None`.
         generation: The generation of the resource now.
+        mark: What tells this entry from every other one that was or will be there; empty if there
+            is none. It tells nothing else.
+        leased: Seconds for which somebody has the lease, as far as the store can tell along with
+            this.
     """
 
     stored: StoredToken | None
     generation: Generation
+    mark: bytes = b""
+    leased: float = 0.0
 
 
 class UnreadableEntryError(ResourceTokensError):
@@ -107,7 +115,8 @@ class TokenStore(Protocol):
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
-        Keep a token under this key until it expires, unless the one there was asked for later.
+        Keep a token under this key until it expires, unless another one is there than the one it
+        is to replace; where nobody knows which, unless the one there was asked for later.
 
         Returns:
             Whether it is kept.
@@ -135,66 +144,133 @@ class TokenStore(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class StoredGrant:
+    """
+    What several processes know of a refresh token that they share.
+
+    Attributes:
+        refresh_token: The one to present next.
+        presented: While it is presented, and nobody knows what became of that, a word that only
+            whoever does so knows; or else empty.
+        reuse_known: Whether the server is known to take it a second time.
+        ended: If it is of no use any more, what the server said: `error`, `error_description` and
+            `error_uri`.
+    """
+
+    refresh_token: Secret
+    presented: str = ""
+    reuse_known: bool = False
+    ended: tuple[str, str | None, str | None] | None = None
+
+
+class GrantStore(Protocol):
+    """
+    Where several processes keep a refresh token that they share, such as `RedisTokenStore` and
+    `FileTokenStore`. Unlike a token it cannot be had again, so nothing is done without the store.
+
+    All methods can block for a short while, and may raise whatever they like.
+    """
+
+    def lease(self, key: TokenKey, seconds: float) -> Callable[[], object] | None:
+        """
+        As in `TokenStore`.
+        """
+        ...
+
+    def load_grant(self, key: TokenKey) -> StoredGrant | None:
+        """
+        What is there under exactly this key.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
+
+    def swap_grant(self, key: TokenKey, before: StoredGrant | None, after: StoredGrant) -> bool:
+        """
+        Put something in the place of what was there, if that still is. It outlives a power failure
+        that comes next, as far as the store outlives one at all.
+
+        Returns:
+            Whether it is there now.
+
+        Raises:
+            UnreadableEntryError: If there is something that cannot be opened.
+        """
+        ...
+
+
 class MemoryTokenStore:
     """
     Tokens in this process's memory. It is in front of every other store, and the default is that
     there is no other.
 
+    Whichever of the two bounds is reached first counts; the least recently used token goes first.
+
     Args:
-        maxsize: How many tokens to keep. The least recently used one goes first.
+        maxsize: How many tokens to keep.
+        max_bytes: How much memory they may take, all that is kept with them included.
+
+    Raises:
+        ConfigurationError: If an argument is no number that allows one token at least.
     """
 
-    def __init__(self, maxsize: int = 1024) -> None:
-        self._tokens: dict[TokenKey, CachedToken] = {}
-        self._used: deque[TokenKey] = deque(maxlen=4 * maxsize)
-        self._lock = SafeLock()
-        self._order: LRUCache[TokenKey, None] = LRUCache(maxsize)  # guarded by _lock
+    def __init__(self, maxsize: int = 1024, *, max_bytes: int = 64 * 1024 * 1024) -> None:
+        for name, value, least in (("maxsize", maxsize, 1), ("max_bytes", max_bytes, _LARGEST)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigurationError(
+                    f"MemoryTokenStore: {name}={value!r} is less than {least}."
+                )
+        self.maxsize = maxsize
+        self._tokens = RecentlyUsed[TokenKey, CachedToken](maxsize, max_bytes, _size_of)
 
     def load(self, key: TokenKey) -> CachedToken | None:
         """
         The token under exactly this key, or `None`.
-
-        Two atomic operations and no lock: this is done for every request, and must not wait for
-        another thread, a signal handler or a parent process.
         """
-        cached = self._tokens.get(key)
-        if cached is not None:
-            self._used.append(key)
-        return cached
+        return self._tokens.get(key)
 
     def save(self, key: TokenKey, cached: CachedToken) -> None:
         """
         Keep a token under this key, in the place of the one there.
         """
-        with self._lock:
-            while self._used:
-                self._order.get(self._used.popleft())
-            self._order[key] = None
-            self._tokens[key] = cached
-            if len(self._tokens) > self._order.maxsize:
-                for dropped in self._tokens.keys() - self._order.keys():
-                    del self._tokens[dropped]
+        self._tokens.put(key, cached)
 
     def forget(self, matches: Callable[[CachedToken], bool]) -> int:
         """
         Drop every token that matches; the number dropped.
         """
-        with self._lock:
-            dropped = [key for key, cached in self._tokens.items() if matches(cached)]
-            for key in dropped:
-                del self._tokens[key]
-                self._order.pop(key, None)
-            return len(dropped)
+        return self._tokens.drop(matches)
 
     def resources(self) -> set[str]:
         """
         The identifiers of the resources that there are tokens of.
         """
-        with self._lock:
-            return {cached.token.resource for cached in self._tokens.values()}
+        return {cached.token.resource for cached in self._tokens.values()}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def __repr__(self) -> str:
-        return f"MemoryTokenStore({len(self)} of {self._order.maxsize:g} tokens)"
+        return f"MemoryTokenStore({len(self)} of {self.maxsize} tokens)"
+
+
+def new_key() -> str:
+    """
+    A fresh random key for a store: 32 bytes in URL-safe base64. Keep it like a password.
+    """
+    # Local: cryptography takes long to import, and most programs share nothing.
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode("ascii")
+
+
+def _size_of(cached: CachedToken) -> int:
+    return _ENTRY + len(cached.token.reveal())
+
+
+# What an entry takes besides its token, with what is remembered of it elsewhere.
+_ENTRY = 1408
+# The longest token there can be, and what it takes besides.
+_LARGEST = 32 * 1024

@@ -144,6 +144,8 @@ class Freshness:
         requested_at: float,
         requested_wall: float,
         draw: Callable[[], float],
+        *,
+        final: bool = False,
     ) -> Freshness:
         """
         The windows of a token.
@@ -154,8 +156,13 @@ class Freshness:
             requested_wall: The same by the wall clock, in seconds since the epoch.
             draw: A uniform random number from 0 to 1. It moves the refresh earlier, never later,
                 so that a fleet started together does not refresh together.
+            final: Whether it ends because what it was got with does. Then no other would live
+                longer, so it is not refreshed ahead; and it is good until then.
         """
         seconds = lifetime.total_seconds()
+        if final:
+            ends_at = requested_at + seconds
+            return cls(requested_at, ends_at, ends_at, requested_wall)
         margin = min(_HARD_MARGIN, _HARD_SHARE * seconds)
         window = min(_SOFT_WINDOW, _SOFT_SHARE * seconds) * (1 + _EARLIER_SHARE * draw())
         return cls(
@@ -164,6 +171,18 @@ class Freshness:
             hard_at=requested_at + seconds - margin,
             requested_wall=requested_wall,
         )
+
+    @staticmethod
+    def is_final(lifetime: timedelta, left: timedelta) -> bool:
+        """
+        Whether what a token was got with ends before the hard margin of the token begins.
+
+        Args:
+            lifetime: How long the server said the token lives.
+            left: For how long that is good.
+        """
+        margin = min(timedelta(seconds=_HARD_MARGIN), _HARD_SHARE * lifetime)
+        return left <= lifetime - margin
 
     @property
     def longest(self) -> float:

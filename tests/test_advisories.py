@@ -27,14 +27,14 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import anyio
 import anyio.from_thread
@@ -43,8 +43,12 @@ import httpx2
 import jwt
 import pytest
 import trio
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec
 from h2.connection import H2Connection
 from h2.events import RequestReceived
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -58,17 +62,23 @@ from resource_tokens import (
     EgressBlockedError,
     EgressGuard,
     OAuthError,
+    PrivateKeyJwt,
     RefreshToken,
     Resource,
     ResourceMap,
     ResourceTokenAuth,
     ResourceTokensError,
+    SharedRefreshToken,
+    SubjectToken,
     TokenCache,
     TokenEvent,
     TokenRequestError,
     UnmappedDestinationError,
 )
-from resource_tokens.stores import MemoryTokenStore
+from resource_tokens.files import FileTokenStore
+from resource_tokens.logs import TokenFilter
+from resource_tokens.redis import RedisTokenStore
+from resource_tokens.stores import MemoryTokenStore, new_key
 from resource_tokens.testing import ABSENT, LocalAuthorizationServer
 from resource_tokens.tokens import TokenKey
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, Clock
@@ -76,7 +86,9 @@ from tests.servers.apis import Answer, Sink
 from tests.servers.http2 import Http2Sink
 from tests.servers.ledger import Seen
 from tests.servers.proxy import RecordingProxy
+from tests.servers.scripted import Issuer
 from tests.servers.tls import serving, trusting
+from tests.servers.valkey import ValkeyServer
 
 API, FILES = "https://api.example.com", "https://files.example.net"
 GATEWAY, PLAIN = "https://gw.example.com", "http://plain.example.com"
@@ -367,8 +379,8 @@ def test_cve_2018_1000007_custom_header_follows_redirect(caller: Caller, net: Ne
 
 def test_cve_2022_27774_same_host_other_port_or_scheme(caller: Caller, net: Net) -> None:
     """
-    R2, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and http and
-    https either way, are other places.
+    R2, LIB-3, curl CVE-2022-27774 and CVE-2022-27776: a host is not an origin. Another port, and
+    http and https either way, are other places.
     """
     hops = [
         (f"{API}/a", f"{API}:8443/a"),
@@ -458,7 +470,7 @@ def test_cve_2025_4673_cookie_and_proxy_authorization(caller: Caller, net: Net) 
 
 def test_cve_2026_40895_api_key_headers(caller: Caller, net: Net) -> None:
     """
-    R7, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
+    R7, LIB-2, follow-redirects CVE-2026-40895, Kiota CVE-2026-44503, urllib3 GHSA-qccp-gfcp-xxvc: a
     credential is known by its value, whatever its header is called, across origins and within.
     """
     names = ("X-Api-Key", "DPoP", "X-Auth-Token", "Authentication", "X-Forwarded-Access-Token")
@@ -616,8 +628,8 @@ def test_cve_2025_14524_another_protocol_or_netrc(
 @BOTH
 def test_httpx_keeps_the_token_on_the_same_origin(caller: Caller, net: Net, http2: bool) -> None:
     """
-    R12: on a gateway another path is another resource; httpx and httpx2 by themselves would keep
-    the header there.
+    R12, LIB-1: on a gateway another path is another resource; httpx and httpx2 by themselves would
+    keep the header there.
     """
     place, base, options = net.spoken(http2)
     for status in STATUSES:
@@ -1052,6 +1064,27 @@ def test_the_target_extension_replaces_the_path(caller: Caller, net: Net, http2:
     assert [] == place.seen
 
 
+def test_a_whole_url_as_the_target(caller: Caller, net: Net) -> None:
+    """
+    M7: only who speaks to a proxy writes a whole URL as the target. Set by hand it says where the
+    request pretends to go, and httpx takes it along to wherever a redirect leads.
+    """
+    net.chain(f"{GATEWAY}/orders/jump", f"{FILES}/landing")
+    auth = net.auth(
+        {
+            f"{GATEWAY}/orders": Resource(ORDERS, allow_http_proxy=True),
+            f"{GATEWAY}/billing": Resource(BILLING, allow_http_proxy=True),
+        }
+    )
+
+    with net.client(caller, auth=auth) as client:
+        for url in (f"{GATEWAY}/orders/jump", f"{GATEWAY}/billing/x"):
+            with pytest.raises(EgressBlockedError, match="by hand"):
+                client.get(url, extensions={"target": f"{GATEWAY}/orders/jump".encode()})
+
+    assert [] == [*net.at(GATEWAY).seen, *net.at(FILES).seen]
+
+
 @BOTH
 def test_cve_2026_6276_another_host_than_the_urls(caller: Caller, net: Net, http2: bool) -> None:
     """
@@ -1161,6 +1194,67 @@ def test_cve_2024_51987_state_of_one_request_in_another(caller: Caller, net: Net
     assert 2 == len(net.server.issued)
 
 
+def user_of(net: Net, name: str) -> SubjectToken:
+    token = net.server.user_token(name, audience="urn:example:me")
+    return SubjectToken(token, issuer=net.server.issuer)
+
+
+def test_cve_2024_51987_the_token_of_another_user(caller: Caller, net: Net) -> None:
+    """
+    C3, Duende: many requests on behalf of many users go through one client at the same time, each
+    with the token of its own user.
+    """
+    users = [user_of(net, f"user-{number}") for number in range(5)]
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    views = [auth.on_behalf_of(user) for user in users]
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        get = client.real.get
+        all_at_once(caller, lambda n: get(f"{API}/user-{n % 5}", auth=views[n % 5]), range(60))
+
+    for seen in net.at(API).seen:
+        (bearer,) = seen.header("authorization")
+        claims = jwt.decode(bearer.removeprefix("Bearer "), options={"verify_signature": False})
+        assert seen.path == f"/{claims['sub']}"
+    assert 5 == len(net.server.token_requests)
+
+
+def test_msal_dotnet_2798_an_assertion_for_another_audience(asker: Caller) -> None:
+    """
+    C4: one key at two servers, asked for at the same time, one of which fails at first: each
+    assertion is for the server that it went to, and no two requests have the same.
+    """
+    key = PrivateKeyJwt("worker", SIGNING_KEY)
+    with Issuer() as one, Issuer() as two:
+        two.answer("/token", 503, times=2)
+        caches = [TokenCache(AuthorizationServer(issuer=s.issuer), key) for s in (one, two)]
+        all_at_once(
+            asker,
+            lambda n: (caches[n % 2].get if asker.blocking else caches[n % 2].aget)(f"urn:x:{n}"),
+            range(8),
+        )
+        sent = [
+            (server.issuer, claims_of_the_assertion(seen))
+            for server in (one, two)
+            for seen in server.seen
+            if seen.method == "POST"
+        ]
+
+    assert 8 + 2 == len(sent)
+    assert [issuer for issuer, _ in sent] == [claims["aud"] for _, claims in sent]
+    assert 8 + 2 == len({claims["jti"] for _, claims in sent})
+
+
+SIGNING_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def claims_of_the_assertion(seen: Seen) -> dict[str, Any]:
+    (assertion,) = parse_qs(seen.body.decode())["client_assertion"]
+    claims: dict[str, Any] = jwt.decode(assertion, options={"verify_signature": False})
+    return claims
+
+
 def test_azure_sdk_for_cpp_4129_a_wrong_secret_gets_a_token(asker: Caller, net: Net) -> None:
     """
     C5, azure-sdk-for-cpp 4129, MSAL Java 787, ADAL 460: the credential is part of the key, also
@@ -1238,6 +1332,37 @@ def test_msal_a_broader_token_for_a_narrower_request(asker: Caller, net: Net) ->
     assert frozenset({"read"}) == narrow.scopes
     assert broad != narrow
     assert 2 == len(net.server.token_requests)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wheel has a server for Linux alone")
+def test_an_entry_that_somebody_else_has_written(asker: Caller, net: Net) -> None:
+    """
+    C11: whoever can write to a shared store moves an entry to another key, cuts it, puts back an
+    old one or writes one of their own: it is not opened, it is said, and the token is asked for.
+    """
+    with ValkeyServer() as valkey, closing(valkey.client()) as attacker:
+
+        def shared() -> ResourceTokenAuth:
+            store = RedisTokenStore(valkey.url, keys=[Fernet.generate_key()])
+            return net.auth({API: ORDERS, GATEWAY: BILLING}, store=store)
+
+        def written_by(auth: ResourceTokenAuth, url: str) -> tuple[Any, Any]:
+            before = {*attacker.keys("*")}
+            asker.token_for(auth, url)
+            (name,) = {*attacker.keys("*")} - before
+            return name, attacker.get(name)
+
+        auth, stranger = shared(), shared()
+        (orders, mine), (billing, other) = (written_by(auth, url) for url in (API, GATEWAY))
+        _, foreign = written_by(stranger, API)
+        for planted in (other, mine[:-9], mine[:40], foreign, b"", b"{}", mine.replace(b"g", b"h")):
+            attacker.set(orders, planted)
+            reader = net.auth({API: ORDERS}, store=auth.cache._store)
+            token = asker.token_for(reader, API)
+            assert net.server.issued[-1] == token.reveal()
+            assert ORDERS == resource_of(token.reveal())
+            assert "store_failed" in net.names()[-3:]
+        assert other == attacker.get(billing)
 
 
 def test_scopes_in_another_order_are_the_same(asker: Caller, net: Net) -> None:
@@ -1338,6 +1463,71 @@ def test_the_leader_fails(asker: Caller, net: Net, clock: Clock) -> None:
     assert 16 == len({id(error) for error in errors})
     assert ORDERS == token.resource
     assert 2 == len(net.server.token_requests)
+
+
+def test_hqbase_41_two_processes_use_one_refresh_token(asker: Caller, tmp_path: Path) -> None:
+    """
+    T4, HQBase 41, derive 209, golang/oauth2 672: two that share a refresh token ask at the same
+    time, and each one that the server issues is presented once.
+    """
+    used: list[str] = []
+
+    def rotate(seen: Seen) -> Answer:
+        used.extend(re.findall("refresh_token=(rt-[0-9]+)", seen.body.decode()))
+        new = f"rt-{len(used)}"
+        token = {"access_token": f"at-{new}", "token_type": "Bearer", "expires_in": 3600}
+        return Answer.from_json(200, token | {"refresh_token": new})
+
+    with Sink() as place:
+        place.behave(rotate)
+        server = AuthorizationServer(token_endpoint=f"{place.url}/token")
+        client_auth, key = ClientSecretBasic(CLIENT_ID, CLIENT_SECRET), new_key()
+        caches = [
+            TokenCache(
+                server,
+                client_auth,
+                grant=SharedRefreshToken("rt-0", FileTokenStore(tmp_path / "state", keys=key)),
+            )
+            for _ in range(2)
+        ]
+        asker.together(
+            [
+                partial(cache.get if asker.blocking else cache.aget, resource)
+                for cache in caches
+                for resource in (ORDERS, BILLING)
+            ]
+        )
+
+    assert [f"rt-{number}" for number in range(4)] == used
+
+
+def test_hqbase_41_one_refresh_token_used_twice(asker: Caller) -> None:
+    """
+    T4, HQBase 41, derive 209, golang/oauth2 672: however many ask for however many resources at
+    once, each refresh token is presented once, and not before it was stored.
+    """
+    presented, stored = list[str](), ["refresh-0"]
+
+    def rotate(seen: Seen) -> Answer:
+        (refresh_token,) = parse_qs(seen.body.decode())["refresh_token"]
+        presented.append(refresh_token)
+        # As a server that notices reuse: only the newest counts.
+        if refresh_token != f"refresh-{len(presented) - 1}" or refresh_token != stored[-1]:
+            return Answer.from_json(400, {"error": "invalid_grant"})
+        members = {"access_token": f"access-{len(presented)}", "token_type": "Bearer"}
+        more = {"expires_in": 3600, "refresh_token": f"refresh-{len(presented)}"}
+        return Answer.from_json(200, members | more)
+
+    with Sink() as place:
+        place.behave(rotate)
+        server = AuthorizationServer(token_endpoint=f"{place.url}/token")
+        grant = RefreshToken(stored[0], on_rotation=stored.append)
+        cache = TokenCache(server, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET), grant=grant)
+        wanted = [f"urn:x:{number % 8}" for number in range(32)]
+        tokens = all_at_once(asker, cache.get if asker.blocking else cache.aget, wanted)
+
+    assert [f"refresh-{number}" for number in range(8)] == presented
+    assert 8 == len({token.reveal() for token in tokens})
 
 
 def test_get_engram_389_an_answer_that_was_lost(asker: Caller) -> None:
@@ -1726,6 +1916,80 @@ def imported_by_the_package() -> frozenset[str]:
     )
 
 
+LINK_LOCAL = ["https://169.254.169.254", "https://[fe80::1]", "https://[::ffff:a9fe:a9fe]"]
+NEARBY = [*LINK_LOCAL, "http://169.254.169.254/latest/meta-data", "https://[::ffff:a00:1]"]
+NEARBY += ["https://10.0.0.1", "https://localhost", "http://login.example.com"]
+
+
+@pytest.mark.parametrize("nearby", NEARBY)
+def test_bayes_platform_710_metadata_that_leads_inside(asker: Caller, nearby: str) -> None:
+    """
+    X3, bayes-platform 710, openworker 527, zero 991: what an API says of itself is not asked for
+    unless the user wants it, and never leads to a server that the user has not listed.
+    """
+    well_known = "/.well-known/oauth-protected-resource"
+    with Issuer() as login, Sink() as api:
+        said = {"resource": f"{api.url}/", "authorization_servers": [nearby]}
+        api.behave(lambda seen: Answer.from_json(200, said) if seen.path == well_known else None)
+
+        def auth(*discover: str) -> ResourceTokenAuth:
+            resource = Resource(f"{api.url}/", verify_audience="off")
+            resources = ResourceMap([resource], discover=discover)
+            server = AuthorizationServer(issuer=login.issuer, verify=trusting())
+            return ResourceTokenAuth(server, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET), resources)
+
+        asker.token_for(auth(), api.url)
+        assert ([], 1) == (api.seen, len(login.token_requests))
+        with pytest.raises(TokenRequestError, match="none of them is both allowed"):
+            asker.token_for(auth(login.issuer), api.url)
+        assert 1 == len(login.token_requests)
+
+
+@pytest.mark.parametrize("nearer", LINK_LOCAL)
+def test_bayes_platform_710_a_server_that_names_a_nearer_address(
+    asker: Caller, nearer: str
+) -> None:
+    """
+    X3: what a listed server says of itself names no address that is nearer to this machine than
+    its own.
+    """
+    with Issuer() as login:
+        login.metadata = {"issuer": login.issuer, "token_endpoint": f"{nearer}/token"}
+        cache = TokenCache(
+            AuthorizationServer(issuer=login.issuer), ClientSecretBasic(CLIENT_ID, CLIENT_SECRET)
+        )
+        with pytest.raises(TokenRequestError, match="nearer to this machine"):
+            asker.token(cache, ORDERS)
+
+
+def test_bayes_platform_710_a_challenge_that_leads_inside(caller: Caller) -> None:
+    """
+    X3: `resource_metadata` in a challenge is asked for at the origin of the API alone, and the
+    caller gets the 401.
+    """
+    with Issuer() as login, Sink() as api, Sink() as sink:
+        api.answer("/.well-known/oauth-protected-resource", 404)
+        for named in (*NEARBY, f"{sink.url}/x", "file:///etc/passwd", "//evil.example"):
+            challenge = f'Bearer resource_metadata="{named}"'
+            api.answer("/x", 401, headers=[("WWW-Authenticate", challenge)])
+            events: list[TokenEvent] = []
+            auth = ResourceTokenAuth(
+                AuthorizationServer(issuer=login.issuer),
+                ClientSecretBasic(CLIENT_ID, CLIENT_SECRET),
+                ResourceMap(
+                    [Resource(f"{api.url}/", verify_audience="off")], discover=[login.issuer]
+                ),
+                on_event=events.append,
+            )
+            with caller.client(auth=auth) as client:
+                client.get(f"{api.url}/y")
+                assert 401 == client.get(f"{api.url}/x").status_code
+            assert "not at the same origin" in [e.detail for e in events if "fail" in e.name][-1]
+
+        assert [] == sink.seen
+        assert {"/x", "/y", "/.well-known/oauth-protected-resource"} == {s.path for s in api.seen}
+
+
 def test_cve_2025_6514_an_address_handed_to_a_shell(asker: Caller, net: Net) -> None:
     """
     X4, mcp-remote: the library starts no program and opens no browser, and an address that a
@@ -1744,8 +2008,8 @@ def test_cve_2025_6514_an_address_handed_to_a_shell(asker: Caller, net: Net) -> 
 
 def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None:
     """
-    X5, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked for by
-    the configuration, and nothing that it names is fetched.
+    X5, R9728-7, Azure Key Vault 2022: whatever an API asks for in a 401, the next token is asked
+    for by the configuration, and nothing that it names is fetched.
     """
     challenge = (
         f'Bearer resource="{BILLING}", scope="admin", error="invalid_token", '
@@ -1762,6 +2026,28 @@ def test_azure_key_vault_the_challenge_chooses(caller: Caller, net: Net) -> None
 
     assert {((ORDERS,), ())} == {(r.resources, r.scopes) for r in net.server.token_requests}
     assert 0 == net.at(FILES).connections
+
+
+def test_mcp_a_token_is_passed_through(caller: Caller, net: Net) -> None:
+    """
+    X6, MCP: a token that came in is exchanged, and only what came of that goes out; where nothing
+    does, nothing is sent.
+    """
+    alice = user_of(net, "alice")
+    inbound = alice.token.reveal()
+    auth = net.auth({API: Resource(ORDERS, subject="required")})
+    net.at(API)
+
+    with net.client(caller, auth=auth) as client:
+        client.get(f"{API}/x", auth=auth.on_behalf_of(alice))
+        net.server.fail_next(1, status=400, error="invalid_request")
+        with pytest.raises(OAuthError):
+            client.get(f"{API}/refused", auth=auth.on_behalf_of(user_of(net, "bob")))
+        with pytest.raises(TokenRequestError, match="on behalf of others only"):
+            client.get(f"{API}/for-nobody")
+
+    assert ["/x"] == [seen.path for seen in net.at(API).seen]
+    assert not any(seen.contains(inbound) for _, seen in net.ledger())
 
 
 def test_rfc_9449_another_token_type(asker: Caller, net: Net) -> None:
@@ -1879,6 +2165,36 @@ def test_hpack_writes_headers(caller: Caller, net: Net, caplog: pytest.LogCaptur
     written = "\n".join(f"{r.getMessage()} {r.args!r}" for r in encoded)
     assert "authorization" in written
     assert [] == [token for token in net.server.issued if token in written]
+
+
+def test_hpack_writes_what_it_has_encoded(
+    caller: Caller, net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    L3: the block that hpack sends is in its records too, with the token in Huffman code, which
+    anybody can read. With the filter on a handler nothing of hpack is written, nor what the
+    server sends back in its headers.
+    """
+    place = net.streams()
+    auth = net.auth({f"{place.url}/orders": ORDERS})
+    token = caller.token_for(auth, f"{place.url}/orders").reveal()
+    place.redirect("/orders/jump", to=f"/orders/landing?again={token}")
+    coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(token.encode())
+
+    def written() -> list[str]:
+        caplog.clear()
+        with net.client(caller, auth=auth, **HTTP2, follow_redirects=False) as client:
+            client.get(f"{place.url}/orders/jump")
+        return [f"{record.name} {record.getMessage()}" for record in caplog.records]
+
+    assert any(line.startswith("hpack") and repr(coded)[2:-1] in line for line in written())
+    with caplog.filtering(TokenFilter(auth.cache)):
+        lines = written()
+    caplog.clear()
+
+    assert any("receive_response_headers" in line for line in lines)
+    for shown in (token, repr(coded)[2:-1], "hpack"):
+        assert [] == [line for line in lines if shown in line]
 
 
 def is_encoding(record: logging.LogRecord) -> bool:
@@ -2072,6 +2388,21 @@ def test_cve_2022_22576_a_connection_is_used_again(caller: Caller, net: Net, htt
     assert [[orders], [billing], []] * 2 == [sorted(set(tokens)) for tokens in sent]
 
 
+def test_cve_2022_27782_token_requests_share_no_connection(asker: Caller) -> None:
+    """
+    L8: not even two of one client. What a connection was made with, such as a client certificate,
+    is for one token request.
+    """
+    with Issuer() as login:
+        server = AuthorizationServer(token_endpoint=f"{login.issuer}/token")
+        for client_id in ("one", "two", "one"):
+            cache = TokenCache(server, ClientSecretBasic(client_id, f"secret of {client_id}"))
+            asker.token(cache, ORDERS)
+            asker.token(cache, BILLING)
+
+        assert 6 == len(login.token_requests) == login.connections
+
+
 def test_secrets_have_no_dictionary(asker: Caller, net: Net) -> None:
     """
     L9: what holds a secret shows it by no `vars`, no `asdict` and no format; that it is in memory
@@ -2220,21 +2551,26 @@ CATALOGUE = {"R": 16, "U": 11, "M": 9, "C": 13, "T": 19, "X": 8, "L": 11, "H": 4
 
 def test_the_page_and_this_file_are_one_list() -> None:
     """
-    The page has a row for each advisory, in order; each test it names is here and says in its
+    The page has a row for each advisory, in order; each test it names is there and says in its
     docstring that it is about that row; and no test is here that it does not name.
     """
     page = PAGE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z]\d+) \|(.*)\|$", page, re.MULTILINE)
+    here = {name for name in vars(sys.modules[__name__]) if name.startswith("test_")}
+    # A few are beside others of their kind.
     tests = {
-        name: function.__doc__ or ""
-        for name, function in vars(sys.modules[__name__]).items()
-        if name.startswith("test_") and name != "test_the_page_and_this_file_are_one_list"
+        node.name: ast.get_docstring(node) or ""
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
     }
 
     named = [(row, name) for row, text in rows for name in re.findall(r"`(test_\w+)`", text)]
 
     everything = [f"{kind}{n}" for kind, count in CATALOGUE.items() for n in range(1, count + 1)]
     assert everything == [row for row, _ in rows]
-    assert set(tests) == {name for _, name in named}
-    strangers = [(row, name) for row, name in named if not re.search(rf"\b{row}\b", tests[name])]
+    assert set() == here - {"test_the_page_and_this_file_are_one_list"} - {n for _, n in named}
+    strangers = [
+        (row, name) for row, name in named if not re.search(rf"\b{row}\b", tests.get(name, ""))
+    ]
     assert [] == strangers

@@ -76,8 +76,13 @@ def test_every_row_is_there(rows: list[Row]) -> None:
         **{("mock-request", f"{name}, {rules}"): _OURS for name in clients for rules in _RULES},
         **{("loopback-request", name): _OURS for name in clients},
         **{("dpop-request", name): _OURS for name in clients},
+        **{("on-behalf-of", f"{name}, {view}"): _OURS for name in clients for view in _VIEWS},
         ("cache-lookup", "by Resource"): _OURS,
         ("cache-lookup", "by identifier"): _OURS,
+        ("cold-file", "first token, 20 in the file"): _OURS,
+        **{("inbound", algorithm): _OURS for algorithm in ("RS256", "ES256", "EdDSA")},
+        ("shared-store", "token at hand"): _OURS,
+        ("shared-store", "first token of a process"): _OURS,
     }
     found: dict[tuple[str, str], set[str]] = {}
     for row in rows:
@@ -205,6 +210,7 @@ def _cells(line: str) -> list[str]:
 
 
 _OURS = {"resource_tokens"}
+_VIEWS = ("a view", "a new view")
 _COLOURS = ("sync", "async")
 _RULES = ("1 rule", "1,000 rules")
 _EXPIRY = ("p50 added", "p99 added", "longest added", "token requests", "failed requests")

@@ -129,8 +129,8 @@ def test_the_certificate_goes_with_its_tokens_and_to_nobody_else(
     caller: Caller, fleet: Fleet, provider: OidcProvider
 ) -> None:
     """
-    R8705-2, R8705-4, P3: the APIs of such a resource see the certificate that the token says; one
-    of another kind, a stranger, and whoever is led to by a redirect see none.
+    L8, R8705-2, R8705-4, P3, R9700-2: the APIs of such a resource see the certificate that the
+    token says; one of another kind, a stranger, and whoever is led to by a redirect see none.
     """
     auth = fleet.auth(unmapped="anonymous")
     fleet.orders.redirect("/away", to=f"{fleet.sink.url}/landing")

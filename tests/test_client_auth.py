@@ -217,7 +217,7 @@ def hidden_part(key_pem: str) -> str:
 )
 def test_a_private_key_signs_an_assertion(key: Any, algorithm: Any, expected: str) -> None:
     """
-    R7523-1, R7523-2, R7523-4, R7523-5: the whole request, for every kind of key.
+    R7523-1, R7523-2, R7523-4, R7523-5, R7523-9: the whole request, for every kind of key.
     """
     client_auth = PrivateKeyJwt("worker", pem(key()), algorithm=algorithm, key_id="k 1")
 
@@ -481,7 +481,7 @@ def test_every_request_has_an_assertion_of_its_own() -> None:
 )
 def test_the_audience_is_one_name(dialect: Dialect, audience: Any, expected: str) -> None:
     """
-    R7523-4: the issuer alone, as a string; the token endpoint where dialect or user say so.
+    R7523-4, R21-2: the issuer alone, as a string; the token endpoint where dialect or user say so.
     """
     server = AuthorizationServer(issuer=ISSUER, dialect=dialect)
     client_auth = PrivateKeyJwt("worker", ec_key(), audience=audience)

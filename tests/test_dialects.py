@@ -27,6 +27,7 @@ from resource_tokens import (
     RefreshToken,
     Resource,
     TokenCache,
+    TokenExchange,
     TokenRequestError,
 )
 from resource_tokens.oauth.dialects import PRESETS, RFC8707, Dialect, Target, dialect_of
@@ -223,7 +224,7 @@ def test_keycloak() -> None:
 
 def test_keycloak_resource_indicators() -> None:
     """
-    With it, one `resource`; in a token exchange none.
+    With it, one `resource`; in a token exchange the `audience` instead.
     https://github.com/keycloak/keycloak/blob/main/services/src/main/java/org/keycloak/protocol/oidc/resourceindicators/ResourceIndicatorsPostProcessor.java
     https://github.com/keycloak/keycloak/blob/main/docs/guides/securing-apps/token-exchange.adoc
     """
@@ -233,7 +234,9 @@ def test_keycloak_resource_indicators() -> None:
         dialect, Resource("urn:client:orders", audience="orders")
     )
     assert dialect.names_target("refresh_token")
-    assert not dialect.names_target("urn:ietf:params:oauth:grant-type:token-exchange")
+    assert [("audience", "orders")] == dialect.parameters(
+        [Target("urn:client:orders", "orders")], TokenExchange.grant_type
+    )
 
 
 def test_hydra() -> None:
@@ -342,6 +345,20 @@ def test_salesforce() -> None:
     assert (timedelta(minutes=15), ()) == (issued.lifetime, issued.remarks)
 
 
+def test_authentik() -> None:
+    """
+    Nothing, as there is one provider for each API; in a token exchange the client id of that one,
+    and no `resource`, which it refuses.
+    https://github.com/goauthentik/authentik/blob/main/website/docs/add-secure-apps/providers/oauth2/token_exchange.md
+    """
+    dialect = PRESETS["authentik"]
+
+    assert b"grant_type=client_credentials" == body(dialect)
+    assert [("audience", "orders")] == dialect.parameters(
+        [Target("urn:client:orders", "orders")], TokenExchange.grant_type
+    )
+
+
 def test_every_preset_has_its_bytes_here() -> None:
     """
     Each preset has a test of its name, with the documentation it is made from.
@@ -408,7 +425,7 @@ def test_a_server_is_still_a_value() -> None:
 
 def test_one_of_your_own_takes_ten_lines() -> None:
     """
-    All that a dialect says, for a server that nobody has heard of.
+    R8693-3: all that a dialect says, for a server that nobody has heard of.
     """
     mine = Dialect(
         name="mine",

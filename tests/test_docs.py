@@ -1,5 +1,5 @@
 """
-What holds for README.md, CHANGELOG.md and docs/ as a whole. The code blocks in them are run by
+What holds for the pages at the root and for docs/ as a whole. The code blocks in them are run by
 conftest.py at the root.
 """
 
@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 import resource_tokens
+import resource_tokens.inbound
 import resource_tokens.stores
 import resource_tokens.testing
 from resource_tokens import AuthorizationServer, exceptions
@@ -23,10 +24,11 @@ from resource_tokens.tokens import Freshness
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
+AT_THE_ROOT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*AT_THE_ROOT, *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 ALL = [*PAGES, ROOT / "CHANGELOG.md"]
 
-RUN = {"python", "output"}
+RUN = {"python", "output", "toml"}
 ONLY_SHOWN = {"console", "text"}
 DIRECTIVES = {"{eval-rst}", "{glossary}", "{toctree}"}
 
@@ -101,7 +103,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     """
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", prose(page.read_text(encoding="utf-8")))
 
-    broken = [at for at in links if "://" not in at and not (page.parent / at).exists()]
+    # What the host of the repository serves is not in it.
+    inside = [at for at in links if "://" not in at and not at.startswith("../../security/")]
+    broken = [at for at in inside if not (page.parent / at).exists()]
 
     assert [] == broken
 
@@ -121,11 +125,31 @@ def test_the_reference_has_every_public_name() -> None:
     """
     reference = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "reference").glob("*.md"))
     documented = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", reference, re.MULTILINE))
-    modules = (resource_tokens, resource_tokens.stores, resource_tokens.testing, exceptions)
+    modules = (
+        resource_tokens,
+        resource_tokens.inbound,
+        resource_tokens.stores,
+        resource_tokens.testing,
+        exceptions,
+    )
 
     public = {name for module in modules for name in module.__all__}
 
     assert set() == public - documented
+
+
+def test_the_security_review_names_tests_that_exist() -> None:
+    """
+    Each promise on the page for reviewers has tests, and they are there.
+    """
+    page = (DOCS / "explanation" / "security-review.md").read_text(encoding="utf-8")
+    promises = page.partition("## What is promised")[2].partition("## What it does not do")[0]
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    rows = [line for line in promises.splitlines()[4:] if line.startswith("| ")]
+
+    assert [] == [row for row in rows if "`test_" not in row]
+    named = re.findall(r"`(test_\w+)`", page)
+    assert [] == [name for name in named if f"def {name}(" not in tests]
 
 
 def test_the_reference_has_every_event() -> None:

@@ -4,12 +4,15 @@ Every hop, on real sockets: what goes on the wire is checked right before it goe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resource_tokens import (
     AudienceMismatchError,
@@ -20,6 +23,7 @@ from resource_tokens import (
 )
 from resource_tokens.egress import Bindings, Hop, Shown, rule
 from resource_tokens.oauth.token_endpoint import Identity
+from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.testing import LocalResourceServer
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
@@ -285,9 +289,11 @@ def test_a_replaced_target_is_blocked(
 
 def test_a_blocked_hop_leaves_the_client_usable(caller: Caller, world: World) -> None:
     """
-    A block neither poisons nor leaks a connection.
+    A block neither poisons nor leaks a connection: there is but one, for as many blocks as there
+    are requests.
     """
-    with caller.client(auth=world.auth()) as client:
+    limits = caller.library.Limits(max_connections=1)
+    with caller.client(auth=world.auth(), limits=limits) as client:
         for _ in range(3):
             with pytest.raises(EgressBlockedError):
                 client.get(world.orders.url, headers={"Host": "x.example.com"})
@@ -401,8 +407,9 @@ def test_the_guard_looks_at_every_stream_of_http2(caller: Caller, world: World) 
     with Http2Sink(serving()) as api:
         api.redirects["/orders/jump"] = "/billing/landing"
         auth = world.auth({f"{api.url}/orders": ORDERS, f"{api.url}/billing": BILLING})
+        one = caller.library.Limits(max_connections=1)
         with caller.client(
-            auth=auth, verify=trusting(), http1=False, http2=True, follow_redirects=True
+            auth=auth, http1=False, http2=True, limits=one, follow_redirects=True
         ) as client:
             response = client.get(f"{api.url}/orders/jump")
             with pytest.raises(EgressBlockedError):
@@ -544,6 +551,14 @@ LIVE = "live-token-of-c.that-is_long~enough=="
         f"x=y={LIVE}",
         f"a|{LIVE}",
         f"path/{LIVE}",
+        f"{LIVE}.",
+        f"--{LIVE}--",
+        f"x{LIVE}",
+        f"a/{LIVE}/b",
+        f"{LIVE}@host",
+        f"`{LIVE}`",
+        f"({quote(LIVE, safe='')})",
+        f"a/{quote(LIVE, safe='')}/b",
     ],
 )
 def test_a_live_token_is_found_in_any_header(text: str) -> None:
@@ -555,7 +570,7 @@ def test_a_live_token_is_found_in_any_header(text: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "short", LIVE[:-1], "x" * 200, f"x{LIVE}"])
+@pytest.mark.parametrize("text", ["", "short", LIVE[:-1], LIVE[1:], "x" * 200, f"{LIVE}x"])
 def test_what_is_no_live_token_is_not_found(text: str) -> None:
     """
     Exact matches only: no part of a token, and nothing that merely looks like one.
@@ -576,13 +591,52 @@ def test_what_is_no_live_token_is_not_found(text: str) -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_a_live_token_in_a_url_is_blocked_on_every_hop(target: str, first: bool) -> None:
     """
-    P3, R6750-2: a URL cannot be sent without it, so the hop is not sent.
+    P3, R6750-2, R9700-5, R21-3: a URL cannot be sent without it, so the hop is not sent.
     """
     plain = hop(target=target.encode(), first=first)
     with pytest.raises(EgressBlockedError, match="its URL carries a token") as caught:
         rule(plain, None, RESOURCES, bound((LIVE, "urn:x:c")), identity)
 
     assert LIVE not in str(caught.value)
+
+
+def test_each_of_several_tokens_is_found() -> None:
+    """
+    P3: also where they are encoded as one word.
+    """
+    bindings = bound((LIVE, "urn:x:c"), (LIVE[::-1], "urn:x:a"))
+    both = f"{LIVE},{LIVE[::-1]}"
+
+    for text in (both, quote(both, safe=""), f"{both}%20"):
+        found = [each.resource for each in bindings.tokens_in(text.encode())]
+        assert ["urn:x:a", "urn:x:c"] == sorted(found)
+        assert not {LIVE, LIVE[::-1]} & {*bindings.masked(text).split(",")}
+
+
+@given(
+    token=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=16, max_size=90),
+    before=st.text(max_size=60),
+    after=st.text(max_size=60).filter(lambda text: not re.match("[0-9A-Za-z]", text)),
+)
+def test_any_token_is_found_and_masked_in_any_text(token: str, before: str, after: str) -> None:
+    """
+    P3, P9: whatever characters it is made of, whatever stands before it; what follows it is no
+    letter and no digit.
+    """
+    bindings = bound((token, "urn:x:c"))
+    text = before + token + after
+
+    assert "urn:x:c" in [found.resource for found in bindings.tokens_in(text.encode())]
+    assert token not in bindings.masked(text)
+
+
+def test_looking_for_tokens_takes_no_longer_than_reading() -> None:
+    """
+    P10: the time grows with the length of a text, not with its square, whatever it is made of.
+    """
+    bindings = bound((LIVE, "urn:x:c"))
+    for part in ("a", "%", "%2", "%25", "-", ".", "=", f"{LIVE}x", LIVE[-8:], LIVE[:-8], "\u2603"):
+        assert [] == bindings.tokens_in((part * 50_000)[:50_000].encode() + b"x")
 
 
 def test_a_live_token_goes_where_it_belongs() -> None:
@@ -669,6 +723,49 @@ def test_tokens_shown_are_bounded() -> None:
 
     assert 2 == len(bindings._shown)
     assert first is not bindings.shown(tokens[0], requests[0])
+
+
+def test_a_token_in_use_is_known_however_many_came_after_it() -> None:
+    """
+    P3, P10: what goes first when there are too many is the oldest, and a token that lives for long
+    is old. With each use it is known again.
+    """
+    bindings = Bindings(maxsize=4)
+    request = asked(server=SERVER, resource=Resource("urn:x:a"))
+    bindings.shown(TOKEN, request)
+    for number in range(10):
+        other = replace(TOKEN, _value=Secret(f"another-token-{number}"))
+        bindings.bind(other, asked(server=SERVER, resource=Resource(f"urn:x:{number}")))
+    assert [] == bindings.tokens_in(TOKEN.reveal().encode())
+
+    bindings.shown(TOKEN, request)
+
+    assert [request.identity] == bindings.tokens_in(TOKEN.reveal().encode())
+    assert 4 == len(bindings._bound)
+
+
+def test_what_is_handed_out_is_known(caller: Caller, world: World) -> None:
+    """
+    P3: who takes a token out of the cache is the one who copies it to the wrong place. It is known
+    there although there have been thousands since it was asked for; and a cache that keeps more
+    tokens knows more of them.
+    """
+    auth = world.auth(store=MemoryTokenStore(1500))
+    token = caller.token_for(auth, world.orders.url)
+    bound = auth.cache.bindings._bound
+    for number in range(2 * 1500 - 1):
+        other = replace(TOKEN, _value=Secret(f"another-token-{number}"))
+        auth.cache.bindings.bind(other, asked(resource=Resource("urn:x:other")))
+    assert 2 * 1500 == len(bound)
+    other = replace(TOKEN, _value=Secret("another-token-more"))
+    auth.cache.bindings.bind(other, asked(resource=Resource("urn:x:other")))
+    assert [] == auth.cache.bindings.tokens_in(token.reveal().encode())
+
+    assert token is caller.token_for(auth, world.orders.url)
+
+    headers = {"X-Copy": token.reveal()}
+    with caller.client(auth=auth) as client, pytest.raises(EgressBlockedError, match="X-Copy"):
+        client.get(world.billing.url, headers=headers)
 
 
 def test_a_long_url_is_no_token() -> None:

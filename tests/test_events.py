@@ -4,6 +4,8 @@ Events: a hook, standard logging, and nothing secret in either.
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 
 import pytest
@@ -17,7 +19,7 @@ EVENT = TokenEvent("token_issued", "urn:x:a", "https://login.example.com")
 
 def test_an_event_is_a_log_record_with_fields(caplog: pytest.LogCaptureFixture) -> None:
     """
-    P11: a line for people, and the event itself for machines.
+    P11: a line for people, and fields for machines.
     """
     with caplog.at_level(logging.INFO, "resource_tokens"):
         Events().emit(EVENT)
@@ -25,9 +27,46 @@ def test_an_event_is_a_log_record_with_fields(caplog: pytest.LogCaptureFixture) 
 
     issued, withheld = caplog.records
     assert (logging.INFO, logging.WARNING) == (issued.levelno, withheld.levelno)
-    assert EVENT is issued.__dict__["token_event"]
+    assert {
+        "name": "token_issued",
+        "resource": "urn:x:a",
+        "issuer": "https://login.example.com",
+    } == issued.__dict__["token_event"]
     assert "token_issued resource=urn:x:a" in issued.getMessage()
     assert "destination=https://b.test/" in withheld.getMessage()
+
+
+def test_any_json_formatter_can_write_an_event() -> None:
+    """
+    P11: what a formatter finds in the record is plain JSON, without a line of code for it.
+    """
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(OneLineOfJSON())
+    logger = logging.getLogger("resource_tokens")
+    logger.addHandler(handler)
+    try:
+        Events().emit(TokenEvent("token_withheld", "urn:x:a", "", "https://b.test/", "why", "r"))
+    finally:
+        logger.removeHandler(handler)
+
+    assert {
+        "name": "token_withheld",
+        "resource": "urn:x:a",
+        "destination": "https://b.test/",
+        "detail": "why",
+        "reason": "r",
+    } == json.loads(written.getvalue())["token_event"]
+
+
+class OneLineOfJSON(logging.Formatter):
+    """
+    What the formatters for JSON have in common: the attributes that `logging` does not set itself.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        usual = vars(logging.makeLogRecord({}))
+        return json.dumps({k: v for k, v in vars(record).items() if k not in usual})
 
 
 def test_a_switched_off_logger_costs_nothing_but_the_hook(caplog: pytest.LogCaptureFixture) -> None:

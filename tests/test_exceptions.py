@@ -1,5 +1,5 @@
 """
-Errors: a tree of six, each picklable and free of secrets.
+Errors: a tree, each picklable and free of secrets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import pickle
 
 import pytest
 
-import resource_tokens
 from resource_tokens import (
     AudienceMismatchError,
     ConfigurationError,
@@ -18,7 +17,9 @@ from resource_tokens import (
     ResourceTokensError,
     TokenRequestError,
     UnmappedDestinationError,
+    exceptions,
 )
+from resource_tokens.exceptions import TokenRefusedError
 
 ERRORS = [
     ConfigurationError("message"),
@@ -27,6 +28,7 @@ ERRORS = [
     AudienceMismatchError("message", "urn:x:a", ("urn:x:b",)),
     TokenRequestError("message", "urn:x:a", 503),
     OAuthError("message", "urn:x:a", 400, "invalid_target", "words", "https://e.test/"),
+    TokenRefusedError("message", 403, "insufficient_scope", {"WWW-Authenticate": "Bearer"}),
     ResourceTokensError(),
 ]
 
@@ -53,20 +55,16 @@ def test_the_text_of_an_error_is_its_message() -> None:
 
 def test_the_tree_is_the_one_in_the_docstring() -> None:
     """
-    Six classes under one base; a ConfigurationError is a ValueError, an OAuthError a
+    Seven classes under one base; a ConfigurationError is a ValueError, an OAuthError a
     TokenRequestError, and none is an error of httpx.
     """
-    named = {
-        value
-        for value in vars(resource_tokens).values()
-        if isinstance(value, type) and issubclass(value, Exception)
-    }
+    named = {getattr(exceptions, name) for name in exceptions.__all__}
 
     assert {type(error) for error in ERRORS} == named
     assert issubclass(ConfigurationError, ValueError)
     assert issubclass(OAuthError, TokenRequestError)
     for error in named:
-        assert error.__name__ in (resource_tokens.exceptions.__doc__ or "")
+        assert error.__name__ in (exceptions.__doc__ or "")
         assert [] == [base for base in error.__mro__ if base.__module__.startswith("http")]
 
 

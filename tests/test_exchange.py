@@ -4,24 +4,32 @@ Asking on behalf of somebody (RFC 8693, RFC 7523 2.1): what is sent, and under w
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
-from resource_tokens import ConfigurationError, TokenRequestError
-from resource_tokens.oauth.exchange import Exchange, JwtBearer, Subject, TokenExchange
+from resource_tokens import (
+    ClientCredentials,
+    ConfigurationError,
+    JwtBearer,
+    SubjectToken,
+    TokenExchange,
+    TokenRequestError,
+)
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.token_endpoint import TokenRequest, issued_token
-from resource_tokens.tokens import Secret
 from tests.test_token_endpoint import answer, good
-from tests.test_tokens import asked
+from tests.test_tokens import TOKEN, asked
 
-ALICE, BOB = Subject(Secret("alice-token"), 2_000.0), Subject(Secret("bob-token"))
+ALICE = SubjectToken("alice-token", expires_at=datetime.fromtimestamp(2_000, UTC))
+BOB = SubjectToken("bob-token")
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
 
 def on_behalf_of(
-    subject: Subject, exchange: Exchange | None = None, **changes: Any
+    subject: SubjectToken, exchange: Exchange | None = None, **changes: Any
 ) -> TokenRequest:
     grant = (exchange or TokenExchange()).on_behalf_of(subject)
     return asked(grant=grant, **changes)
@@ -33,7 +41,7 @@ def body(request: TokenRequest) -> dict[str, str]:
 
 def test_a_token_exchange() -> None:
     """
-    R8693-1, R8693-3, R8707-6: the golden body; what is not set is not sent (R8693-4).
+    R8693-1, R8693-3, R8707-6, R8693-7: the golden body; what is not set is not sent (R8693-4).
     """
     assert {
         "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -146,6 +154,16 @@ def test_an_expired_subject_is_not_presented() -> None:
     """
     with pytest.raises(TokenRequestError, match="has expired"):
         on_behalf_of(ALICE).message("https://x.test", 2_000.0)
+
+
+def test_other_grants_present_what_they_have() -> None:
+    """
+    Nothing has to be asked for before, so an answer to that changes nothing.
+    """
+    grant = ClientCredentials()
+
+    assert grant.first is None
+    assert grant is grant.presenting(TOKEN)
 
 
 def test_a_subject_token_goes_to_one_server_only() -> None:

@@ -87,7 +87,7 @@ def test_client_credentials_are_for_clients_that_can_keep_a_secret() -> None:
 
 def test_client_credentials_ignore_a_refresh_token() -> None:
     """
-    R6749-8: the next renewal is the same request again, and all such grants are one.
+    R6749-8, RMCP-14: the next renewal is the same request again, and all such grants are one.
     """
     grant = ClientCredentials()
 
@@ -349,7 +349,7 @@ def test_what_a_grant_sends_is_no_extra_parameter() -> None:
 
 def test_two_grants_have_two_keys() -> None:
     """
-    P2: what one user's refresh token brought is never another's.
+    P2, R9700-8: what one user's refresh token brought is never another's.
     """
     one, other = RefreshToken(FIRST), RefreshToken(SECOND)
 

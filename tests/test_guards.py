@@ -65,7 +65,7 @@ def guarded(caller: Caller, transport: Any, auth: Any = None) -> Any:
 
 def test_a_guarded_transport_withholds_the_token(caller: Caller, world: World) -> None:
     """
-    P3: the same rule around a transport that does not call `trace`.
+    P3, LIB-5: the same rule around a transport that does not call `trace`.
     """
     mock = Mock(caller, {f"{ORIGIN}/orders/jump": f"{ORIGIN}/billing/landing"})
     with caller.client(
@@ -100,6 +100,62 @@ def test_a_guard_in_a_guard_changes_nothing(caller: Caller, world: World) -> Non
             client.get(world.orders.url, headers={"Host": "billing.example.com"})
 
     assert () == world.billing.tokens_seen()
+
+
+def application(caller: Caller, seen: dict[str, str]) -> Any:
+    """
+    A transport to an application in this process, by WSGI or ASGI. It notes which path saw which
+    `Authorization`, and redirects from `/orders/jump` to billing.
+    """
+
+    def answer(path: str, authorization: str) -> tuple[int, list[tuple[str, str]]]:
+        seen[path] = authorization
+        moved = [("Location", "/billing/landing")] if path == "/orders/jump" else []
+        return (302, moved) if moved else (200, [])
+
+    def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        status, headers = answer(environ["PATH_INFO"], authorization)
+        start_response(f"{status} X", headers)
+        return [b""]
+
+    async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        authorization = dict(scope["headers"]).get(b"authorization", b"").decode()
+        status, headers = answer(scope["path"], authorization)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": b""})
+
+    library = caller.library
+    if caller.blocking:
+        return library.WSGITransport(app=wsgi)
+    return library.ASGITransport(app=asgi)
+
+
+def test_an_application_in_the_same_process(caller: Caller, world: World) -> None:
+    """
+    P3: by WSGI or ASGI no `trace` is called, and within one origin httpx keeps the header. With
+    the guard around the transport the token stays with its resource; without it that is noticed.
+    """
+    base = "https://app.example.com"
+    auth = world.auth({f"{base}/orders": ORDERS, f"{base}/billing": BILLING})
+    seen: dict[str, str] = {}
+    transport = guarded(caller, application(caller, seen))
+    with caller.client(auth=auth, transport=transport, follow_redirects=True) as client:
+        assert 200 == client.get(f"{base}/orders/jump").status_code
+        with pytest.raises(EgressBlockedError):
+            client.get(f"{base}/orders/x", headers={"Host": "other.example.com"})
+
+    assert {"/orders/jump": f"Bearer {world.server.issued[0]}", "/billing/landing": ""} == seen
+
+    transport = application(caller, seen)
+    with (
+        caller.client(auth=auth, transport=transport, follow_redirects=True) as client,
+        pytest.raises(EgressBlockedError, match="nobody could look at"),
+    ):
+        client.get(f"{base}/orders/jump")
 
 
 def test_an_unguarded_leak_is_noticed(caller: Caller, world: World) -> None:

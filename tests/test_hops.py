@@ -13,6 +13,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import anyio.to_thread
 import httpcore
 import httpcore2
 import httpx
@@ -30,7 +31,7 @@ from resource_tokens import (
 from resource_tokens.guards import AsyncHopGuard, HopGuard
 from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.testing import LocalResourceServer
-from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.conftest import BILLING, ORDERS, Caller, Clock, World
 from tests.servers.http2 import Http2Sink
 from tests.servers.tls import serving
 
@@ -264,6 +265,101 @@ def test_a_target_that_no_url_has_is_blocked(
             client.get(url, extensions={"target": target})
 
         assert ([], ()) == (streams.seen, world.orders.requests)
+
+
+# What takes so long that the token ends meanwhile.
+
+
+def test_a_token_that_ends_on_its_way_through_redirects(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P7: the first hop took an hour to answer. The next one within the resource has a new token, and
+    so has the one after it, where httpx copies the header of the hop before.
+    """
+    world.sink.redirect("/slow", to="/next", status=302)
+    world.sink.redirect("/next", to="/last", status=302)
+    world.sink.behave(lambda seen: clock.advance(3600) if seen.target == "/slow" else None)
+    auth = world.auth({world.sink.url: ORDERS}, clock=clock)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        client.get(f"{world.sink.url}/slow")
+        client.get(f"{world.sink.url}/last")
+
+    first, second = world.server.issued
+    shown = {path: authorizations(world.sink, path) for path in ("/slow", "/next", "/last")}
+    new = f"Bearer {second}"
+    assert {"/slow": [[f"Bearer {first}"]], "/next": [[new]], "/last": [[new]] * 2} == shown
+
+
+def test_a_token_that_ends_while_its_request_waits(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P7: for a connection, as the only one is busy. When it is free the request goes with a new one.
+    """
+    waiting, busy = threading.Event(), threading.Event()
+
+    def hold(seen: Any) -> None:
+        if seen.target == "/slow":
+            busy.set()
+            assert waiting.wait(10)
+            clock.advance(3600)
+
+    def tell(request: Any) -> None:
+        if request.url.path == "/waits":
+            waiting.set()
+
+    async def atell(request: Any) -> None:
+        tell(request)
+
+    world.sink.behave(hold)
+    auth = world.auth({world.sink.url: ORDERS}, clock=clock)
+    options: dict[str, Any] = {
+        "limits": caller.library.Limits(max_connections=1),
+        "event_hooks": {"request": [tell if caller.blocking else atell]},
+        "timeout": 30,
+    }
+    with caller.client(auth=auth, **options) as client:
+        caller.token_for(auth, world.sink.url)
+
+        def slow() -> Any:
+            return client.real.get(f"{world.sink.url}/slow")
+
+        def waits() -> Any:
+            assert busy.wait(10)
+            return client.real.get(f"{world.sink.url}/waits")
+
+        async def awaits() -> Any:
+            await anyio.to_thread.run_sync(busy.wait, 10)
+            return await client.real.get(f"{world.sink.url}/waits")
+
+        caller.together([slow, waits if caller.blocking else awaits])
+
+    first, second = world.server.issued
+    assert [[f"Bearer {first}"]] == authorizations(world.sink, "/slow")
+    assert [[f"Bearer {second}"]] == authorizations(world.sink, "/waits")
+
+
+def test_a_token_that_has_ended_is_renewed_for_its_resource_alone(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P4, P7: a hop to somebody else needs none and asks for none; one for which no new token can be
+    had is not sent.
+    """
+    world.sink.redirect("/abroad", to=f"{world.billing.url}x", status=302)
+    world.sink.redirect("/home", to="/next", status=302)
+    world.sink.behave(lambda seen: clock.advance(3600) if seen.target != "/next" else None)
+    auth = world.auth({world.sink.url: ORDERS, world.billing.url: BILLING}, clock=clock)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        assert 401 == client.get(f"{world.sink.url}/abroad").status_code
+        assert 1 == len(world.server.issued)
+        caller.token_for(auth, world.sink.url)
+        world.server.fail_next(9, status=400, error="invalid_client")
+        with pytest.raises(OAuthError, match="invalid_client"):
+            client.get(f"{world.sink.url}/home")
+
+    assert [] == authorizations(world.sink, "/next")
 
 
 # One request, sent twice.

@@ -22,6 +22,7 @@ import resource_tokens
 from resource_tokens import OAuthError, ResourceTokenAuth, TokenRequestError
 from resource_tokens.guards import _BEFORE_HEADERS
 from tests.conftest import CLIENT_SECRET, ORDERS, Caller, World
+from tests.held import Held
 
 PACKAGE = Path(resource_tokens.__file__).parent
 
@@ -29,21 +30,13 @@ PACKAGE = Path(resource_tokens.__file__).parent
 RINGS = [
     {"_httpx", "_locks", "exceptions", "tokens", "_addresses", "_destinations", "resources"},
     {"oauth"},
-    {"_single_flight", "_turns", "stores", "_sealing", "egress", "events", "_proofs", "_refusals"},
-    {"_io", "_ask", "_discovery", "_sharing", "_acquire"},
+    {"_single_flight", "_turns", "_recently_used", "stores", "_private_folder", "_sealing"}
+    | {"egress", "events", "_proofs", "_refusals", "ledger", "refresh_tokens"},
+    {"_io", "_ask", "_discovery", "_sharing", "_acquire", "_subjects", "_together"},
     {"cache", "logs"},
-    {
-        "auth",
-        "certificates",
-        "guards",
-        "redis",
-        "testing",
-        "pytest_plugin",
-        "cli",
-        "_local_http",
-        "_local_proofs",
-        "",
-    },
+    {"auth", "certificates", "guards", "inbound", "files", "keyring", "redis", "testing", "cli"}
+    | {"conformance", "pytest_plugin", "settings", "telemetry"}
+    | {"_local_http", "_local_proofs", ""},
 ]
 
 
@@ -111,6 +104,7 @@ def test_the_public_names() -> None:
         "Dialect",
         "EgressBlockedError",
         "EgressGuard",
+        "JwtBearer",
         "OAuthError",
         "PrivateKeyJwt",
         "ProofKey",
@@ -120,9 +114,12 @@ def test_the_public_names() -> None:
         "ResourceMap",
         "ResourceTokenAuth",
         "ResourceTokensError",
+        "SharedRefreshToken",
+        "SubjectToken",
         "TlsClientAuth",
         "TokenCache",
         "TokenEvent",
+        "TokenExchange",
         "TokenRequestError",
         "UnmappedDestinationError",
     ] == resource_tokens.__all__
@@ -149,13 +146,24 @@ LOCAL_IMPORTS = {
     ("_io.py", "anyio.lowlevel"),
     ("_io.py", "anyio.to_thread"),
     ("_io.py", "asyncio"),
+    ("_private_folder.py", "filelock"),
     ("_sealing.py", "cryptography.fernet"),
-    ("cache.py", "anyio"),
+    ("auth.py", "resource_tokens.settings"),
+    ("files.py", "platformdirs"),
+    ("_together.py", "anyio"),
+    ("stores.py", "cryptography.fernet"),
+    ("inbound/_asgi.py", "fastapi.security"),
+    ("inbound/_asgi.py", "starlette.exceptions"),
+    ("inbound/_asgi.py", "starlette.requests"),
     ("oauth/dpop.py", "resource_tokens.oauth.proof_keys"),
     ("oauth/jwt.py", "jwt"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.keys"),
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
+    ("settings/environment.py", "resource_tokens.settings"),
+    ("settings/file.py", "resource_tokens.redis"),
+    ("settings/references.py", "resource_tokens.settings.keyring"),
+    ("stores.py", "cryptography.fernet"),
     ("testing.py", "jwt"),
     ("pytest_plugin.py", "resource_tokens.testing"),
 }
@@ -184,7 +192,9 @@ def test_importing_the_library_is_light() -> None:
     """
     Section 5: no extra, no JWT library, no test server comes with `import resource_tokens`.
     """
-    heavy = "{'jwt', 'cryptography', 'authlib', 'redis', 'rich', 'opentelemetry', 'http.server'}"
+    heavy = {"jwt", "cryptography", "authlib", "redis", "rich", "opentelemetry", "http.server"}
+    heavy |= {"filelock", "keyring", "platformdirs", "pydantic", "typer"}
+    heavy |= {"resource_tokens.settings"}
     # httpx itself imports rich where it finds its own command line installed.
     code = (
         "import sys, httpx, httpx2; before = set(sys.modules); import resource_tokens; "
@@ -311,7 +321,7 @@ def everything_printable(world: World, auth: ResourceTokenAuth) -> str:
 
 def test_no_secret_in_any_repr(caller: Caller, world: World) -> None:
     """
-    P9: whatever object of ours is printed, it shows neither token nor client secret.
+    P9, R6750-10: whatever object of ours is printed, it shows neither token nor client secret.
     """
     auth = world.auth()
     with caller.client(auth=auth) as client:
@@ -321,6 +331,44 @@ def test_no_secret_in_any_repr(caller: Caller, world: World) -> None:
 
     assert 2 == len(world.server.issued)
     assert [] == [s for s in (*world.server.issued, CLIENT_SECRET) if s in shown]
+
+
+LEAKING = """
+class Printing:
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+class Pickling:
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        return str, (self.text,)
+
+def failing(text):
+    try:
+        raise ValueError
+    except ValueError as error:
+        return LookupError().with_traceback(error.__traceback__)
+"""
+
+
+@pytest.mark.parametrize("how", ["Printing", "Pickling", "failing"])
+def test_the_search_after_each_test_finds_what_leaks(world: World, how: str) -> None:
+    """
+    P9: the suite-wide check (`no_secret_shows`) would notice, and finds nothing in what is right.
+    """
+    names: dict[str, Any] = {"__name__": "resource_tokens.leaking"}
+    exec(compile(LEAKING, f"{PACKAGE}/leaking.py", "exec"), names)
+    token = world.auth().token_for(world.orders.url).reveal()
+    right, wrong = Held([world]), Held([world, {"by": [(names[how](token),)]}])
+
+    assert {token, CLIENT_SECRET} == right.secrets == wrong.secrets
+    assert token not in "".join(right.shown())
+    assert token in "".join(wrong.shown())
 
 
 @pytest.mark.parametrize("fault", ["refused", "garbage", "down"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from resource_tokens import (
 from tests.conftest import Caller, Clock
 from tests.servers.apis import Answer, Seen, Sink
 from tests.servers.scripted import Issuer
-from tests.servers.tls import trusting
+from tests.servers.tls import serving, trusting
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -297,6 +297,25 @@ def test_a_hostile_api_gets_nothing(caller: Caller, place: Place, where: str) ->
     assert [] == place.other.seen
     assert [] == place.api.seen_under("/orders")
     assert 1 == len(place.api.seen)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_an_api_that_nobody_vouches_for_is_not_believed(caller: Caller, verify: bool) -> None:
+    """
+    R9728-10: its certificate counts, even where those of the authorization server are not checked.
+    """
+    with Issuer() as login, Sink(tls=serving()) as api:
+        with nullcontext() if verify else pytest.warns(UserWarning, match="verify=False"):
+            server = AuthorizationServer(issuer=login.issuer, verify=verify)
+        auth = ResourceTokenAuth(
+            server,
+            ClientSecretBasic("own-client", "own-secret"),
+            ResourceMap([f"{api.url}/"], discover=[login.issuer]),
+        )
+        with pytest.raises(TokenRequestError, match="CERTIFICATE_VERIFY_FAILED"):
+            caller.token_for(auth, f"{api.url}/x")
+
+        assert ([], []) == (api.seen, login.seen)
 
 
 def test_a_challenge_names_the_metadata(caller: Caller, place: Place) -> None:

@@ -100,13 +100,13 @@ def test_a_signal_handler_may_use_what_it_interrupted() -> None:
     handled: list[Any] = []
 
     def handler(*_: object) -> None:
-        with store._lock:
+        with store._tokens._lock:
             store.save(key, cached)
             handled.append(store.load(key))
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with store._lock:
+        with store._tokens._lock:
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)

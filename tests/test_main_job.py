@@ -45,7 +45,7 @@ def bearer(record: Any) -> list[str]:
 
 def test_each_destination_gets_its_own_token(caller: Caller, world: World) -> None:
     """
-    P1: the destination decides the resource, and each API accepts what it is shown.
+    P1, R9700-3: the destination decides the resource, and each API accepts what it is shown.
     """
     with caller.client(auth=world.auth()) as client:
         first = client.get(f"{world.orders.url}v1/orders")
@@ -87,7 +87,8 @@ def test_two_clients_of_one_auth_object_share_its_cache(caller: Caller, world: W
 
 def test_scopes_are_asked_for_and_kept_apart(caller: Caller, world: World) -> None:
     """
-    P2 and C7: another scope set is another token; the order of scopes makes no difference.
+    P2 and C7, R6749-19: another scope set is another token; the order of scopes makes no
+    difference.
     """
     resource = Resource(ORDERS, scopes=["orders:read", "orders:list"])
     auth = world.auth({world.orders.url: resource})
@@ -117,7 +118,7 @@ def test_extra_parameters_go_along_and_are_part_of_the_key(caller: Caller, world
 
 def test_an_unmapped_destination_raises_and_nothing_is_sent(caller: Caller, world: World) -> None:
     """
-    P1: no mapping, no token, no request (U8: an absolute URL over `base_url` too).
+    P1, R9700-4: no mapping, no token, no request (U8: an absolute URL over `base_url` too).
     """
     with (
         caller.client(auth=world.auth(), base_url=world.orders.url) as client,
@@ -158,7 +159,8 @@ def test_an_unmapped_destination_goes_without_a_token_if_asked(
 
 def test_an_authorization_header_of_the_caller_is_overridden(caller: Caller, world: World) -> None:
     """
-    SDKs set placeholders: at a mapped destination exactly one header goes out, and it is ours.
+    R6750-1, RMCP-3: SDKs set placeholders: at a mapped destination exactly one header goes out, and
+    it is ours.
     """
     with caller.client(
         auth=world.auth(), headers=[("authorization", "Bearer a"), ("AUTHORIZATION", "Bearer b")]
@@ -449,7 +451,7 @@ def test_a_401_renews_the_token_once(caller: Caller, world: World) -> None:
 
 def test_a_second_401_is_returned(caller: Caller, world: World) -> None:
     """
-    P8: a new token that is rejected as well ends it, and so does a token got just now.
+    P8, R9068-3: a new token that is rejected as well ends it, and so does a token got just now.
     """
     world.orders.respond("/closed", status=401)
     with caller.client(auth=world.auth()) as client:
@@ -542,14 +544,16 @@ def test_a_401_from_somebody_else_changes_nothing(caller: Caller, world: World) 
 
 def test_a_403_never_asks_again(caller: Caller, world: World) -> None:
     """
-    P8, R6750-6: the same scopes would give the same token.
+    P8, R6750-6, R6750-7: the same scopes would give the same token. Nor does a 400, which is a
+    mistake of the client's own.
     """
     world.orders.respond("/admin", 403, {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
+    world.orders.respond("/odd", 400, {"WWW-Authenticate": 'Bearer error="invalid_request"'})
     with caller.client(auth=world.auth()) as client:
         client.get(world.orders.url)
-        response = client.get(f"{world.orders.url}admin")
+        responses = [client.get(f"{world.orders.url}{path}") for path in ("admin", "odd")]
 
-    assert 403 == response.status_code
+    assert [403, 400] == [response.status_code for response in responses]
     assert 1 == len(world.server.token_requests)
 
 

@@ -16,8 +16,11 @@ import pytest
 
 from resource_tokens import (
     AuthorizationServer,
+    ClientSecretBasic,
     ConfigurationError,
     Resource,
+    TokenCache,
+    TokenEvent,
     TokenRequestError,
 )
 from resource_tokens._addresses import Reach
@@ -57,7 +60,8 @@ def token_endpoint(body: Any, **options: Any) -> str | None:
 @pytest.mark.parametrize("issuer", ["https://h", "https://h/"])
 def test_where_to_look_for_the_metadata_of_a_host(issuer: str) -> None:
     """
-    R8414-1, R8414-3, RMCP-6: the OAuth address, then the OpenID one; one slash at the end removed.
+    R8414-1, R8414-3, RMCP-6, R8615-1: the OAuth address, then the OpenID one; one slash at the end
+    removed.
     """
     requests = metadata_requests(issuer)
 
@@ -378,12 +382,45 @@ def test_a_server_does_not_show_its_proxys_password_or_its_endpoints_query() -> 
     """
     P9: function keys and proxy passwords are credentials too.
     """
+    endpoint = "https://127.0.0.1:1/token?code=functionkey"
     server = AuthorizationServer(
-        token_endpoint="https://h/token?code=functionkey", proxy="http://user:hunter2@proxy:3128"
+        token_endpoint=endpoint, proxy="http://user:hunter2@127.0.0.1:1", dialect="auth0"
     )
+    events: list[TokenEvent] = []
+    cache = TokenCache(server, ClientSecretBasic("i", "s"), on_event=events.append)
+    with pytest.raises(TokenRequestError, match="/token failed") as caught:
+        cache.get("urn:x:a")
+    request = cache._request_for("urn:x:a")
+    shown = f"{server!r} {cache!r} {request!r} {request.message(endpoint, 0.0)!r} {events}"
 
-    assert "hunter2" not in repr(server)
-    assert "https://h/token" == server.name
+    assert "https://127.0.0.1:1/token" == server.name
+    assert f"AuthorizationServer(token_endpoint='{server.name}', dialect='auth0')" == repr(server)
+    assert "hunter2" not in shown + str(caught.value)
+    assert "functionkey" not in shown + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"issuer": "https://user:hunter2@h"},
+        {"issuer": "https://h?key=hunter2"},
+        {"issuer": "http://user:hunter2@h"},
+        {"token_endpoint": "https://user:hunter2@h/token"},
+        {"token_endpoint": "https://h/token?code=hunter2#x"},
+        {"token_endpoint": "http://h/token?code=hunter2"},
+        {"token_endpoint": "https://user:hunter2@h:port/token?code=hunter2"},
+        {"token_endpoint": "https://user:hunter2@/token"},
+    ],
+)
+def test_what_is_no_address_of_a_server_shows_no_password(arguments: dict[str, Any]) -> None:
+    """
+    P9: what is refused at construction is told, without what can be a password or a key in a URL.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        AuthorizationServer(**arguments)
+
+    assert "hunter2" not in str(caught.value)
+    assert "//h" in str(caught.value) or "///token" in str(caught.value)
 
 
 @pytest.mark.parametrize(

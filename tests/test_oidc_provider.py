@@ -200,7 +200,7 @@ def test_a_token_is_renewed_before_it_expires(caller: Caller, fleet: Fleet) -> N
 
 def test_a_revoked_token_is_replaced(caller: Caller, fleet: Fleet) -> None:
     """
-    P8: a 401 from the API the token was for renews it once.
+    P8, R7009-3: a 401 from the API the token was for renews it once.
     """
     with caller.client(auth=fleet.auth) as client:
         client.get(f"{fleet.billing.url}/x")

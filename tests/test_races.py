@@ -137,29 +137,37 @@ async def _two_hundred(client: Any, url: str) -> list[int]:
     return answers
 
 
-async def _by_asyncio_timeout(work: Callable[[], Any]) -> None:
+Leading = Callable[[Callable[[], object]], Any]
+"""
+What is cancelled by calling its argument.
+"""
+
+
+async def _by_asyncio_timeout(lead: Leading) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await work()
+        async with asyncio.timeout(None) as timeout:
+            await lead(lambda: timeout.reschedule(asyncio.get_running_loop().time()))
 
 
-async def _by_asyncio_cancel(work: Callable[[], Any]) -> None:
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0.1)
-    task.cancel()
+async def _by_asyncio_cancel(lead: Leading) -> None:
+    async def cancelled() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        await lead(task.cancel)
+
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await asyncio.create_task(cancelled())
 
 
-async def _by_anyio_scope(work: Callable[[], Any]) -> None:
-    with anyio.move_on_after(0.1) as scope:
-        await work()
+async def _by_anyio_scope(lead: Leading) -> None:
+    with anyio.CancelScope() as scope:
+        await lead(scope.cancel)
     assert scope.cancelled_caught
 
 
-async def _by_trio_scope(work: Callable[[], Any]) -> None:
-    with trio.move_on_after(0.1) as scope:
-        await work()
+async def _by_trio_scope(lead: Leading) -> None:
+    with trio.CancelScope() as scope:
+        await lead(lambda: setattr(scope, "deadline", trio.current_time()))
     assert scope.cancelled_caught
 
 
@@ -174,7 +182,7 @@ async def _by_trio_scope(work: Callable[[], Any]) -> None:
     ],
 )
 def test_a_leader_that_is_cancelled_hands_over(
-    server: LocalAuthorizationServer, cancel: Callable[[Any], Any], backend: str
+    server: LocalAuthorizationServer, cancel: Callable[[Leading], Any], backend: str
 ) -> None:
     """
     P6, T2: in the middle of its request to a real server, by each way there is to cancel; who
@@ -187,22 +195,24 @@ def test_a_leader_that_is_cancelled_hands_over(
     async def wait() -> None:
         tokens.append((await cache.aget(ORDERS)).reveal())
 
+    def in_a_thread() -> None:
+        tokens.append(cache.get(ORDERS).reveal())
+
     async def scenario() -> None:
         async with anyio.create_task_group() as tasks:
 
-            async def lead_and_be_followed() -> None:
-                async with anyio.create_task_group() as followers:
-                    followers.start_soon(cache.aget, ORDERS)
-                    await anyio.sleep(0.05)
+            async def lead_and_be_followed(expire: Callable[[], object]) -> None:
+                async with anyio.create_task_group() as leading:
+                    leading.start_soon(cache.aget, ORDERS)
+                    await anyio.wait_all_tasks_blocked()
                     for _ in range(5):
                         tasks.start_soon(wait)
                     tasks.start_soon(anyio.to_thread.run_sync, in_a_thread)
-                    await anyio.sleep(30)
+                    await anyio.wait_all_tasks_blocked()
+                    expire()
+                    await anyio.sleep_forever()
 
             await cancel(lead_and_be_followed)
-
-    def in_a_thread() -> None:
-        tokens.append(cache.get(ORDERS).reveal())
 
     anyio.run(scenario, backend=backend)
 

@@ -407,7 +407,7 @@ def test_a_path_maps_like_its_normalised_form_or_not_at_all(parts: list[str], en
 )
 def test_a_destination_that_is_no_plain_prefix_is_refused(destination: str, words: str) -> None:
     """
-    M3, U2, U5, U7, U11: wrong at construction, with the destination and what to do.
+    M3, U2, U5, U7, U11, R8707-15: wrong at construction, with the destination and what to do.
     """
     with pytest.raises(ConfigurationError, match=words) as caught:
         ResourceMap({destination: "urn:x:api"})
@@ -508,7 +508,7 @@ def test_values_of_another_type_are_refused(arguments: dict[str, Any], words: st
 
 def test_a_list_maps_each_url_to_itself() -> None:
     """
-    The simplest form: what is listed is both destination and resource, byte for byte.
+    R8707-5: the simplest form: what is listed is both destination and resource, byte for byte.
     """
     listed = ResourceMap(["https://Api.Example.com:443/v1/", Resource("https://b.example.com/")])
 
@@ -542,7 +542,7 @@ def test_what_is_no_mapping_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:The resource identifier:UserWarning")
 def test_an_identifier_is_kept_to_the_letter(identifier_: str) -> None:
     """
-    P5, R8707-1, R8707-16: any absolute URI, never normalised.
+    P5, R8707-1, R8707-16, RMCP-2, RMCP-11: any absolute URI, never normalised.
     """
     assert identifier_ == Resource(identifier_).identifier
     assert identifier_ == Resource(identifier_).expected_audience
@@ -621,7 +621,7 @@ def test_a_resource_is_a_value() -> None:
 
 def test_a_credential_belongs_to_its_server() -> None:
     """
-    X1, R9700-7: a resource names a server and a credential together, or neither.
+    X1, R9700-7, RMCP-7: a resource names a server and a credential together, or neither.
     """
     server = AuthorizationServer(issuer="https://login.example.com")
     client_auth = ClientSecretBasic("id", "secret")

@@ -30,8 +30,8 @@ from resource_tokens import (
     ResourceTokenAuth,
     TokenEvent,
 )
-from resource_tokens._sealing import new_key
 from resource_tokens.redis import RedisTokenStore
+from resource_tokens.stores import new_key
 from tests.conftest import Caller
 from tests.servers.apis import Sink
 from tests.servers.ledger import Seen
@@ -122,9 +122,9 @@ def test_each_api_gets_its_token_with_a_proof_for_each_request(
     caller: Caller, fleet: Fleet, ledger: OidcProvider
 ) -> None:
     """
-    P1, P3, R9449-1 to R9449-8, R9449-10: the server wants a nonce and gets it at the second try,
-    once for all resources; so does each API. Every proof is for its own request and never used
-    twice.
+    P1, P3, R9449-1 to R9449-8, R9449-10, R9700-2: the server wants a nonce and gets it at the
+    second try, once for all resources; so does each API. Every proof is for its own request and
+    never used twice.
     """
     fleet.orders.nonce, fleet.gateway.nonce = "orders-1", "gateway-1"
     with caller.client(auth=fleet.auth()) as client:
@@ -157,8 +157,8 @@ def test_redirects_carry_a_proof_where_the_token_may_go_and_nowhere_else(
     caller: Caller, fleet: Fleet, status: int
 ) -> None:
     """
-    P3, R1, E1, R9449-2: within the resource each hop has its own, with its own target and method;
-    to another API, another path of the gateway, or a stranger goes neither token nor proof.
+    P3, R1, R7, E1, R9449-2: within the resource each hop has its own, with its own target and
+    method; to another API, another path of the gateway, or a stranger goes neither token nor proof.
     """
     sink = fleet.sink
     fleet.orders.redirect("/within", to=f"{fleet.gateway.url}/orders/new", status=status)

@@ -103,6 +103,8 @@ def test_a_store_that_is_back_is_used_again(world: World) -> None:
     Rule 1: after about 1, 2, 4 ... 30 seconds, and it is said once.
     """
     worker = world.worker(draw=0.5)
+    # Or else the store is looked into once more before the token is saved.
+    world.answer_after = 0.0
     load, tries = world.store.load, list[float]()
 
     def failing(*_: object) -> Loaded:
@@ -374,6 +376,36 @@ def test_a_caller_who_joins_a_refresh_ahead_that_came_to_nothing_asks(world: Wor
     assert "token-2" == got[0].token.reveal()
 
 
+@pytest.mark.parametrize(("back_after", "asked"), [(120, 1), (600, 20)])
+def test_a_short_outage_costs_a_fleet_no_token_requests(
+    world: World, back_after: float, asked: int
+) -> None:
+    """
+    Rule 1: refreshes ahead wait for the store in the first half of their window. After that, each
+    process asks for itself, before its token ends.
+    """
+    workers = [world.worker() for _ in range(20)]
+    together(world, workers)
+    world.time.run(3190)
+    down = Fate(takes=0.01, raises=ConnectionError(), done=False)
+    world.time.at(3235, lambda: setattr(world, "fate", lambda _: down))
+    world.time.at(3235 + back_after, lambda: setattr(world, "fate", lambda _: Fate()))
+    waited = []
+
+    def get(worker: Worker) -> None:
+        began = world.time.now
+        worker.get()
+        waited.append(world.time.now - began)
+
+    for second in range(3200, 3900, 4):
+        for worker in workers:
+            world.time.start(partial(get, worker), float(second) + world.random.random())
+    world.time.run()
+
+    assert asked == len(world.asked) - 1
+    assert [0] * len(waited) == waited[20:] + [0] * 20
+
+
 def test_a_soft_refresh_is_one_for_all(world: World) -> None:
     """
     Rule 2: over many lifetimes, one token request each.
@@ -432,6 +464,54 @@ def test_whoever_outlives_its_lease_takes_what_was_asked_for_later(world: World)
     assert {"quick": "token-2", "slow": "token-2"} == got
     assert "token_issued" == slow.names()[-1]
     assert "token-2" == slow.get().token.reveal()
+
+
+def test_whoever_asks_after_its_lease_takes_what_was_saved_first(world: World) -> None:
+    """
+    Rule 3: its token is the younger one, and still none that others would see beside theirs.
+    """
+    slow, quick = world.worker(), world.worker()
+    got: dict[str, str] = {}
+    world.time.start(lambda: got.update(slow=slow.get().token.reveal()))
+    # It has the lease, has looked once more, and has not asked yet.
+    world.time.at(0.0027, lambda: setattr(slow, "held_until", 40.0))
+    world.time.start(lambda: got.update(quick=quick.get().token.reveal()), 0.2)
+    world.time.run()
+
+    assert [pytest.approx(LEASE, abs=2), 40] == [issue.asked_at for issue in world.issued]
+    assert {"quick": "token-1", "slow": "token-1"} == got
+    assert "token-1" == alone(world, world.worker().get).token.reveal()
+
+
+def test_a_token_that_nobody_uses_any_more_is_replaced_late(world: World) -> None:
+    """
+    Rule 3: what was saved first is forgotten when whoever outlived its lease has a token.
+    """
+    slow, quick = world.worker(), world.worker()
+    got: dict[str, str] = {}
+    world.time.start(lambda: got.update(slow=slow.get().token.reveal()))
+    world.time.at(0.0027, lambda: setattr(slow, "held_until", 40.0))
+    world.time.start(lambda: got.update(quick=quick.get().token.reveal()), 0.2)
+    world.time.at(39, lambda: world.store.forget(RESOURCE.identifier))
+    world.time.run()
+
+    # It has asked before it knew of that, as far as it can tell, so others ask once more.
+    assert {"quick": "token-1", "slow": "token-2"} == got
+    assert "token-3" == alone(world, world.worker().get).token.reveal()
+
+
+def test_whoever_asked_while_the_store_was_away_takes_what_others_use(world: World) -> None:
+    """
+    Rules 1 and 3: its own token is thrown away if the store is back by then.
+    """
+    alone(world, world.worker().get)
+    worker = world.worker(draw=0.0)
+    world.fate = lambda _: Fate(takes=0.1, raises=ConnectionError(), done=False)
+    world.time.at(0.75, lambda: setattr(world, "fate", lambda _: Fate()))
+    world.answer_after = 1.0
+
+    assert "token-1" == alone(world, worker.get).token.reveal()
+    assert 2 == len(world.asked)
 
 
 def test_what_was_asked_for_later_can_be_gone_again(world: World) -> None:

@@ -38,6 +38,9 @@ from resource_tokens.testing import (
 ORDERS = "urn:example:orders"
 BILLING = "urn:example:billing"
 CLIENT = ("orders-worker", "secret")
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+A_T = "urn:ietf:params:oauth:token-type:access_token"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class Clock:
@@ -473,6 +476,14 @@ class TestTokenRequests:
             ("grant_type", "invalid_request"),
             ("grant_type=%ff", "invalid_request"),
             ("grant_type=ä", "invalid_request"),
+            (f"grant_type={EXCHANGE}&resource=urn:x", "invalid_request"),
+            (f"grant_type={EXCHANGE}&resource=urn:x&subject_token=t", "invalid_request"),
+            (
+                f"grant_type={EXCHANGE}&resource=urn:x&subject_token=t&subject_token_type={A_T}",
+                "invalid_request",
+            ),
+            (f"grant_type={JWT_BEARER}&resource=urn:x", "invalid_request"),
+            (f"grant_type={JWT_BEARER}&resource=urn:x&assertion=t", "invalid_grant"),
         ],
     )
     def test_bad_forms(
@@ -486,6 +497,30 @@ class TestTokenRequests:
         response = http.post(server.token_endpoint, content=form, headers=headers, auth=CLIENT)
 
         assert (400, expected) == refusal(response)
+
+    def test_on_behalf_of_a_user(
+        self, server: LocalAuthorizationServer, http: httpx.Client
+    ) -> None:
+        """
+        A user's token is exchanged for one about the user, which says who acts; the records show
+        none of it. A revoked one is not.
+        """
+        lifetime = timedelta(minutes=5)
+        alice = server.user_token("alice", audience=ORDERS, scopes=["a"], lifetime=lifetime)
+        claims = server.verify(alice, audience=ORDERS)
+        assert ("alice", "browser", "a") == (claims["sub"], claims["client_id"], claims["scope"])
+        assert 300 <= claims["exp"] - claims["iat"] <= 301
+
+        form = {"grant_type": JWT_BEARER, "assertion": alice, "resource": BILLING}
+        answer = http.post(server.token_endpoint, data=form, auth=CLIENT).json()
+        issued = server.verify(answer["access_token"], audience=BILLING)
+        assert ("alice", {"sub": CLIENT[0]}) == (issued["sub"], issued["act"])
+        assert "issued_token_type" not in answer
+        assert alice not in repr(server.token_requests)
+
+        server.revoke(alice)
+        refused = http.post(server.token_endpoint, data=form, auth=CLIENT)
+        assert (400, "invalid_grant") == refusal(refused)
 
     def test_wrong_content_type(self, server: LocalAuthorizationServer, http: httpx.Client) -> None:
         """

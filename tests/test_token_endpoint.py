@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -151,7 +152,7 @@ def test_the_token_type_is_case_insensitive(token_type: str) -> None:
 @pytest.mark.parametrize("token_type", ["mac", "DPoP", "N_A", "", None, 1, ["Bearer"], "Bearer "])
 def test_an_unknown_token_type_is_refused(token_type: Any) -> None:
     """
-    R6749-12, R8693-5, X7: a token that is not understood is not used.
+    R6749-12, R8693-5, X7, R9449-6: a token that is not understood is not used.
     """
     with pytest.raises(TokenRequestError, match="token_type"):
         judged(good(token_type=token_type))
@@ -647,7 +648,7 @@ def test_a_resource_member_may_be_spelled_differently() -> None:
 @pytest.mark.parametrize("member", ["urn:x:b", ["urn:x:b"], [], 5, {}, None, ["urn:x:a", 5]])
 def test_a_resource_member_for_something_else_is_refused(member: Any) -> None:
     """
-    RRESP-1, RRESP-2, X2: present and different, or malformed: the token is not used.
+    RRESP-1, RRESP-2, X2, RIDJAG-5: present and different, or malformed: the token is not used.
     """
     with pytest.raises(AudienceMismatchError):
         judged(good(resource=member))
@@ -684,19 +685,70 @@ def test_the_earlier_of_two_expiries_counts() -> None:
         assert () == issued.remarks
 
 
-@pytest.mark.parametrize("skew", [-7200, -61, 61, 7200])
+SKEWS = pytest.mark.parametrize("skew", [-7200, -61, 61, 7200])
+
+
+def judged_at(date: float, **claims: Any) -> Issued:
+    """
+    The verdict on a JWT in an answer that says what time it is at the server.
+    """
+    body = json.dumps(good(access_token=signed(aud="urn:x:a", **claims))).encode()
+    headers = {"content-type": "application/json", "date": formatdate(date, usegmt=True)}
+    return issued_token(HTTPAnswer(200, headers, body), asked(), frozenset(), 1_000_000.0)
+
+
+@SKEWS
 def test_a_clock_that_differs_is_said_and_does_not_shorten_the_life(skew: int) -> None:
     """
-    Section 8: the wall clock of another machine is no measure of what is left.
+    Section 8: the wall clock of another machine is no measure of what is left, if the server says
+    what time it is there.
     """
-    issued_at = 1_000_000 + skew
-    token = signed(aud="urn:x:a", iat=issued_at, exp=issued_at + 600)
-    issued = judged(good(access_token=token))
+    there = 1_000_000 + skew
+    issued = judged_at(there, iat=there, exp=there + 600)
 
     assert timedelta(seconds=600) == issued.lifetime
-    assert (("clock_skew", f"the server's clock is {skew:+d} s from this machine's"),) == (
-        issued.remarks
-    )
+    assert [said(skew)] == list(issued.remarks)
+
+
+def test_a_token_that_is_handed_out_again_is_as_old_as_it_is() -> None:
+    """
+    P7: some servers keep tokens and say their whole lifetime each time. Where the clocks agree, a
+    token that was issued long ago is an old one.
+    """
+    for iat in (1_000_000 - 3000, 1_000_000 - 59):
+        issued = judged_at(1_000_002, iat=iat, exp=iat + 3600)
+        assert timedelta(seconds=iat + 3600 - 1_000_000) == issued.lifetime
+        assert () == issued.remarks
+    with pytest.raises(TokenRequestError, match="expired on arrival"):
+        judged_at(1_000_002, iat=1_000_000 - 3700, exp=1_000_000 - 100)
+
+
+def test_without_a_date_the_earlier_expiry_counts() -> None:
+    """
+    P7: nobody can tell an old token from a clock that is behind, so it is taken for old. Nothing is
+    issued in the future, so a clock that is ahead costs no life.
+    """
+    for iat, lifetime in ((1_000_000 - 3000, 600), (1_000_000 + 7200, 3600), (999_900, 3500)):
+        issued = judged(good(access_token=signed(aud="urn:x:a", iat=iat, exp=iat + 3600)))
+        assert timedelta(seconds=lifetime) == issued.lifetime
+        assert [said(iat - 1_000_000)] == list(issued.remarks)
+    with pytest.raises(TokenRequestError, match="compare the clocks"):
+        judged(good(access_token=signed(aud="urn:x:a", iat=900_000, exp=903_600)))
+
+
+def test_a_date_that_is_wrong_by_itself_lengthens_no_life() -> None:
+    """
+    P7: such as that of a gateway in front of the server, or none at all.
+    """
+    issued = judged_at(0, iat=1_000_000, exp=1_000_600)
+    assert timedelta(seconds=600) == issued.lifetime
+    issued = judged_at(1_000_000, iat=1_007_200, exp=1_007_800)
+    assert timedelta(seconds=600) == issued.lifetime
+    assert [said(7200)] == list(issued.remarks)
+
+
+def said(skew: int) -> tuple[str, str]:
+    return "clock_skew", f"the server's clock is {skew:+d} s from this machine's"
 
 
 @pytest.mark.parametrize("claims", [{"exp": 999_999}, {"iat": 1, "exp": 1}, {"iat": 5, "exp": 2}])

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import re
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from itertools import combinations
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import quote, unquote
@@ -678,14 +681,29 @@ def judge(desk: Desk, rules: Rules, url: str, base_url: str = "", **options: Any
     return token
 
 
+def judge_redirect(desk: Desk, rules: Rules, start: str, location: str, status: int) -> str:
+    """
+    Make a request that is answered by a redirect. A token that was shown at the first hop is shown
+    at the second one, or nothing is.
+    """
+    redirect = answer(status, location.encode("utf-8", "surrogatepass"))
+    recorder, outcome = desk.ask(desk.auth(rules), start, [redirect])
+
+    assert [] == wrongs(recorder.written, rules), location
+    first, *others = recorder.written
+    assert [rightful(first, rules)] == first.tokens
+    assert set(first.tokens) >= {token for each in others for token in each.tokens}
+    return "token sent" if any(each.tokens for each in others) else f"not sent: {outcome}"
+
+
 @settings(PROPERTY, max_examples=120)
 @given(pair=pairs, by_base_url=mostly([""], "base_url"))
 def test_what_was_mapped_is_what_was_connected_to_and_sent(
     desk: Desk, pair: tuple[Rules, str], by_base_url: str
 ) -> None:
     """
-    P1, P3, P4, U1 to U11: for any destination and any URL, either nothing is sent, or one request
-    with the one token of the resource that the socket and the bytes written belong to.
+    P1, P3, P4, U1 to U11, R6749-18: for any destination and any URL, either nothing is sent, or one
+    request with the one token of the resource that the socket and the bytes written belong to.
     """
     rules, url = pair
     try:
@@ -735,15 +753,9 @@ def test_no_location_takes_a_token_elsewhere(
     """
     P3, R1 to R12: whatever a server writes into `Location`.
     """
-    redirect = answer(status, location.encode("utf-8", "surrogatepass"))
-    recorder, outcome = desk.ask(desk.auth(MAP), start, [redirect])
+    outcome = judge_redirect(desk, MAP, start, location, status)
 
-    assert [] == wrongs(recorder.written, MAP)
-    first, *others = recorder.written
-    assert [rightful(first, MAP)] == first.tokens
-    # A token that was shown at the first hop is shown at the second one, or nothing is.
-    assert set(first.tokens) >= {token for each in others for token in each.tokens}
-    event("token sent" if any(each.tokens for each in others) else f"not sent: {outcome}")
+    event(outcome)
 
 
 @settings(PROPERTY, max_examples=80)
@@ -1041,6 +1053,52 @@ def test_the_oracle_notices_a_stray_token(desk: Desk) -> None:
     alike = {url for url in CORPUS["EgressBlockedError"] if "@api.example.com" in url}
     assert {*CORPUS[RESOURCES[0]], *alike, "wss://api.example.com/x"} == accepted
     assert len(shown) > 100
+
+
+# The URLs that browsers are tested with: tests/wpt/LICENSE.md says where they come from.
+
+
+def of_browsers() -> tuple[list[tuple[str, str]], Rules]:
+    """
+    References and what they stand in, "" for nothing; and a map of every http(s) origin that any of
+    them is about, each a resource of its own.
+    """
+    text = (Path(__file__).parent / "wpt" / "urltestdata.json").read_text("utf-8")
+    entries = [entry for entry in json.loads(text) if isinstance(entry, dict)]
+    pairs = [(entry["input"], entry["base"] or "") for entry in entries]
+    about = [entry.get("href", "") for entry in entries] + [base for _, base in pairs]
+    origins = {each[0] for url in about if (each := re.match(r"https?://[^/?#@]+(?=[/?#]|$)", url))}
+    destinations = {*filter(is_destination, origins), "http://example.org/foo"}
+    numbered = enumerate(sorted(destinations))
+    return pairs, tuple((at, f"https://{number}.resource.example/") for number, at in numbered)
+
+
+def is_destination(text: str) -> bool:
+    try:
+        ResourceMap({text: Resource(RESOURCES[0], allow_http=True)})
+    except ConfigurationError:
+        return False
+    return True
+
+
+def test_what_browsers_are_tested_with(desk: Desk) -> None:
+    """
+    P1, P3, U1 to U11: the URL tests of the Web Platform Tests, as the URL of a request, as what it
+    is under a `base_url`, and as the `Location` of a redirect. Each library sees each of them.
+    """
+    pairs, rules = of_browsers()
+    mine = pairs[("sync", "asyncio", "trio").index(desk.caller.colour) :: 3]
+    resources = {resource for _, resource in rules}
+    asked, redirected = Counter[str](), Counter[str]()
+    for reference, base in mine:
+        outcome = judge(desk, rules, reference, base if base.startswith("http") else "")
+        asked["token sent" if outcome in resources else outcome] += 1
+        start = base if re.match(r"https?://[^/@]+/", base) else "http://example.org/foo/bar"
+        redirected[judge_redirect(desk, rules, start, reference, 302)] += 1
+
+    # Neither are all of them refused nor are all of them let through.
+    for outcomes in (asked, redirected):
+        assert 10 < outcomes["token sent"] < len(mine) - 100, outcomes
 
 
 def test_an_asterisk_is_no_label(desk: Desk) -> None:

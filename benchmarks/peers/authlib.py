@@ -16,7 +16,7 @@ from authlib.integrations.httpx_client import (  # type: ignore[import-untyped]
 
 from benchmarks.peers import ByURL, Peer, Setting, leeway, opened
 
-__all__ = ["PEERS"]
+__all__ = ["EXPIRED", "PEERS"]
 
 
 def _made_by(client: Any, transport: Any) -> Any:
@@ -31,7 +31,7 @@ def _made_by(client: Any, transport: Any) -> Any:
                 client_secret=setting.client_secret,
                 token_endpoint=setting.token_endpoint,
                 grant_type="client_credentials",
-                token=_EXPIRED,
+                token=EXPIRED,
                 transport=shared,
             )
             for _ in setting.resources
@@ -44,7 +44,7 @@ def _made_by(client: Any, transport: Any) -> Any:
     return make
 
 
-_EXPIRED = {"access_token": "none", "token_type": "Bearer", "expires_at": 1}
+EXPIRED = {"access_token": "none", "token_type": "Bearer", "expires_at": 1}
 
 PEERS = (
     Peer(

@@ -14,10 +14,10 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from benchmarks.peers import Peer, Setting, leeway, opened, with_auths
 
-__all__ = ["PEERS"]
+__all__ = ["PEERS", "InMemory"]
 
 
-class _InMemory:
+class InMemory:
     """
     The storage that the documentation shows.
     """
@@ -42,7 +42,7 @@ def _client(setting: Setting) -> Any:
     def auth(resource: str) -> ClientCredentialsOAuthProvider:
         return ClientCredentialsOAuthProvider(
             resource,
-            _InMemory(),
+            InMemory(),
             setting.client_id,
             setting.client_secret,
             issuer=setting.issuer,

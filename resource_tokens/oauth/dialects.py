@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.oauth.exchange import Exchange, JwtBearer, TokenExchange
 
 __all__ = [
     "PRESETS",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Pairs = Mapping[str, str] | tuple[tuple[str, str], ...]
+
+
+_EXCHANGE = TokenExchange()
 
 
 class Target(NamedTuple):
@@ -60,6 +64,9 @@ class Dialect:
         multi: How several targets are written: not at all, by repeating the parameter (RFC 8707
             2), or in one, with spaces.
         target_grants: The grants with which the server takes the target; `None` for all.
+        exchange: How the server is asked for a token on behalf of somebody.
+        exchange_target: The parameters that name the target in a token exchange (RFC 8693), where
+            they are not those of `target`; written like those.
         form: `"post"` sends a form (RFC 6749 4.4.2); `"get"` puts it into the URL, without
             `grant_type`, and is only for clients that send no credential.
         headers: Headers to add to a token request.
@@ -90,6 +97,8 @@ class Dialect:
     default_scope: str | None = None
     multi: Literal["single", "repeat", "space"] = "single"
     target_grants: AbstractSet[str] | None = None
+    exchange: Exchange = _EXCHANGE
+    exchange_target: Pairs | None = None
     form: Literal["post", "get"] = "post"
     headers: Pairs = ()
     local_hosts: tuple[str, ...] = ()
@@ -108,11 +117,20 @@ class Dialect:
                     f"Dialect {self.name!r}: {attribute}={getattr(self, attribute)!r} is none of "
                     f"{', '.join(map(repr, choices))}."
                 )
-        for attribute in ("target", "headers", "errors"):
-            object.__setattr__(self, attribute, tuple(dict(getattr(self, attribute)).items()))
+        if not isinstance(self.exchange, Exchange):
+            raise ConfigurationError(
+                f"Dialect {self.name!r}: exchange= is a TokenExchange or a JwtBearer."
+            )
+        for attribute in ("target", "headers", "errors", "exchange_target"):
+            pairs = getattr(self, attribute)
+            if pairs is not None:
+                object.__setattr__(self, attribute, tuple(dict(pairs).items()))
         if self.target_grants is not None:
             object.__setattr__(self, "target_grants", frozenset(self.target_grants))
-        for parameter, text in dict(self.target).items():
+        for parameter, text in (
+            *dict(self.target).items(),
+            *dict(self.exchange_target or ()).items(),
+        ):
             unknown = set(re.findall(r"\{.*?\}", text)) - {"{resource}", "{audience}", "{scope}"}
             if unknown or ("{scope}" in text and parameter != "scope"):
                 raise ConfigurationError(
@@ -124,9 +142,17 @@ class Dialect:
         """
         Whether a token request with this grant says which API it is for.
         """
-        return bool(self.target) and (
-            self.target_grants is None or grant_type in self.target_grants
-        )
+        return bool(self._named(grant_type))
+
+    def _named(self, grant_type: str) -> Mapping[str, str]:
+        """
+        The parameters that name the target with this grant, and their texts.
+        """
+        if self.exchange_target is not None and grant_type == TokenExchange.grant_type:
+            return dict(self.exchange_target)
+        if self.target_grants is None or grant_type in self.target_grants:
+            return dict(self.target)
+        return {}
 
     def parameters(self, targets: Sequence[Target], grant_type: str) -> list[tuple[str, str]]:
         """
@@ -135,7 +161,8 @@ class Dialect:
         Raises:
             ConfigurationError: If there are several targets and this server takes one.
         """
-        if not self.names_target(grant_type):
+        named = self._named(grant_type)
+        if not named:
             return []
         if len(targets) > 1 and self.multi == "single":
             raise ConfigurationError(
@@ -143,7 +170,7 @@ class Dialect:
                 f"{len(targets)}."
             )
         pairs = []
-        for parameter, text in dict(self.target).items():
+        for parameter, text in named.items():
             if parameter != "scope":
                 values = [_filled(text, target) for target in targets]
                 values = [" ".join(values)] if self.multi == "space" else values
@@ -154,9 +181,10 @@ class Dialect:
         """
         The scopes to send where these are asked for.
         """
-        if not self.names_target(grant_type):
+        named = self._named(grant_type)
+        if not named:
             return frozenset(scopes)
-        text = dict(self.target).get("scope", "{scope}")
+        text = named.get("scope", "{scope}")
         if "{scope}" not in text:
             return frozenset({*scopes, _filled(text, target)})
         asked = scopes or ({self.default_scope} if self.default_scope else set())
@@ -225,6 +253,7 @@ RFC8707 = Dialect(name="rfc8707", multi="repeat")
 The standard: one `resource` parameter, and a token whose `aud` says so.
 """
 
+_ON_BEHALF_OF = JwtBearer(requested_token_use="on_behalf_of")  # noqa: S106 - no password
 _BY_RESOURCE = {"resource": "{resource}"}
 _BY_AUDIENCE = {"audience": "{audience}"}
 _NOT_AT_ALL: dict[str, str] = {}
@@ -254,6 +283,7 @@ PRESETS = {
         # The form of a token is the choice of the API, and nobody else is to look inside.
         Dialect(
             name="entra-v2",
+            exchange=_ON_BEHALF_OF,
             target={"scope": "{resource}/{scope}"},
             default_scope=".default",
             errors=_ENTRA_ERRORS,
@@ -262,6 +292,7 @@ PRESETS = {
         ),
         Dialect(
             name="entra-v1",
+            exchange=_ON_BEHALF_OF,
             target=_BY_RESOURCE,
             errors=_ENTRA_ERRORS,
             says_audience=False,
@@ -283,18 +314,29 @@ PRESETS = {
         Dialect(
             name="auth0",
             target=_BY_AUDIENCE,
+            # Where the type may be left out elsewhere (RFC 8693 2.1), it is required here.
+            exchange=TokenExchange(requested_token_type="access_token"),  # noqa: S106
             errors={"Service not found": "invalid_target"},
         ),
         # One server for each API, which is named by its issuer.
-        Dialect(name="okta", target=_NOT_AT_ALL, assertion_audience="token_endpoint"),
+        Dialect(
+            name="okta",
+            target=_NOT_AT_ALL,
+            exchange_target=_BY_AUDIENCE,
+            assertion_audience="token_endpoint",
+        ),
         # A token of client credentials has no `aud`: its scopes say what it is for.
         Dialect(name="cognito", target=_NOT_AT_ALL, says_audience=False),
-        Dialect(name="keycloak", target=_NOT_AT_ALL),
+        # The audience of a token exchange is the id of a client: Resource(..., audience="orders").
+        Dialect(name="keycloak", target=_NOT_AT_ALL, exchange_target=_BY_AUDIENCE),
         Dialect(
             name="keycloak-resource-indicators",
             target=_BY_RESOURCE,
             target_grants={"client_credentials", "refresh_token"},
+            exchange_target=_BY_AUDIENCE,
         ),
+        # One provider for each API; the audience is the client id of it.
+        Dialect(name="authentik", target=_NOT_AT_ALL, exchange_target=_BY_AUDIENCE),
         Dialect(
             name="hydra",
             target=_BY_AUDIENCE,

@@ -9,7 +9,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import (
@@ -19,9 +19,45 @@ from resource_tokens.exceptions import (
     TokenRequestError,
 )
 from resource_tokens.resources import parse_scopes
-from resource_tokens.tokens import Secret
+from resource_tokens.tokens import AccessToken, Secret
 
-__all__ = ["ClientCredentials", "Grant", "RefreshToken", "expired_grant", "is_refresh_token"]
+if TYPE_CHECKING:
+    from resource_tokens.oauth.token_endpoint import TokenRequest
+
+__all__ = [
+    "Answers",
+    "ClientCredentials",
+    "Grant",
+    "RefreshToken",
+    "expired_grant",
+    "is_refresh_token",
+]
+
+
+class Answers(NamedTuple):
+    """
+    What may come back for a grant.
+
+    Attributes:
+        what: What that is, in words.
+        issued_token_types: Each `issued_token_type` (RFC 8693 2.2.1).
+        token_types: Each `token_type`, in lower case.
+    """
+
+    what: str
+    issued_token_types: tuple[str, ...]
+    token_types: tuple[str, ...]
+
+
+# RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
+_ACCESS_TOKEN = Answers(
+    "access token",
+    (
+        "urn:ietf:params:oauth:token-type:access_token",
+        "urn:ietf:params:oauth:token-type:jwt",
+    ),
+    ("bearer",),
+)
 
 
 class Grant(ABC):
@@ -37,11 +73,12 @@ class Grant(ABC):
        token is refused, the refresh token next to it has replaced the one that was sent.
        `settle` of the module `token_endpoint` does that.
     4. `fail` with whatever went wrong once a byte of the request may have left.
+    5. `end`, in any case, once nothing more is sent. Between 1 and 5 all is done by one thread.
 
-    `begin` and `accept` can block, as they call the user's code. For a grant that is `exclusive`,
-    only one request at a time is between steps 1 and 4, whatever resource it is for. It is not
-    sent a second time without step 1, and it is not cancelled along with whoever waits for it, as
-    what it would have brought is then lost.
+    `begin`, `accept`, `fail` and `end` can block, as they call the user's code. For a grant that
+    is `exclusive`, only one request at a time is between steps 1 and 5, whatever resource it is
+    for. It is not sent a second time without step 1, and it is not cancelled along with whoever
+    waits for it, as what it would have brought is then lost.
 
     Attributes:
         grant_type: The parameter of this name (RFC 6749 1.3, 4.5).
@@ -52,6 +89,11 @@ class Grant(ABC):
         scopes: The scopes that were granted, where they are known. No others can be asked for.
         expires_at: When what the grant rests on expires, in seconds since the epoch, if it does
             and that is known. No token outlives it.
+        rotates: Whether another object like this would present something else after a while.
+        first: What to ask for before, as the grant presents what comes back; `presenting` then
+            makes the grant that does.
+        target: The parameters that say what is asked for, if that is no API.
+        answers: What may come back.
     """
 
     __slots__ = ()
@@ -61,6 +103,16 @@ class Grant(ABC):
     portable: ClassVar[bool] = True
     scopes: frozenset[str] | None = None
     expires_at: float | None = None
+    rotates: bool = False
+    first: TokenRequest | None = None
+    target: tuple[tuple[str, str], ...] | None = None
+    answers: Answers = _ACCESS_TOKEN
+
+    def presenting(self, assertion: AccessToken) -> Grant:  # noqa: ARG002 - most present their own
+        """
+        This grant, presenting the answer to `first`.
+        """
+        return self
 
     def parameters(self) -> tuple[tuple[str, str | Secret], ...]:
         """
@@ -73,6 +125,33 @@ class Grant(ABC):
         """
         A digest of whose grant this is. It stays the same when a refresh token is replaced.
         """
+
+    def principal(self) -> bytes:
+        """
+        A digest of on whose behalf tokens are asked for with it, however that is proved.
+        """
+        return self.fingerprint()
+
+    def may_go_to(self, issuer: str | None, *, own: bool, configured: bool) -> bool:  # noqa: ARG002
+        """
+        Whether it may be presented to an authorization server.
+
+        Args:
+            issuer: The server's issuer identifier, if it has one.
+            own: Whether it is the server of the auth object.
+            configured: Whether it was configured for the resource, and not learned.
+        """
+        return own or self.portable
+
+    def kept_from(self, server: str, resource: str) -> ResourceTokensError:  # noqa: ARG002
+        """
+        The error for a server that it may not go to.
+        """
+        return ConfigurationError(
+            f"{resource!r} names its own server=, and the grant {self.grant_type!r} was "
+            "issued by another: it goes to the server of its auth object only. Use an auth "
+            "object of its own for that resource."
+        )
 
     def begin(self, resource: str) -> None:  # noqa: B027 - most grants have no state
         """
@@ -111,6 +190,20 @@ class Grant(ABC):
         Args:
             error: What is raised for it.
             sent: The secrets of the request.
+        """
+
+    def give_up(self) -> Secret | None:
+        """
+        Present nothing any more, today and later.
+
+        Returns:
+            The refresh token to revoke (RFC 7009), if the grant has one.
+        """
+        return None
+
+    def end(self) -> None:  # noqa: B027 - most grants have no state
+        """
+        Nothing more is sent; what `accept` or `fail` have not been told of was never sent at all.
         """
 
 
@@ -304,6 +397,14 @@ class RefreshToken(Grant):
                     self._ended = OAuthError(*error.args)
             elif isinstance(error, TokenRequestError) and _is_lost(error.status):
                 self._in_doubt = not self._reuse_known
+
+    def give_up(self) -> Secret:
+        """
+        See `Grant`. It has ended then, as by an `invalid_grant` of the server.
+        """
+        with self._lock:
+            self._ended = OAuthError("", "", None, "invalid_grant", "it was given up here")
+            return self._current
 
     def retry(self) -> None:
         """

@@ -8,14 +8,12 @@ that is worth knowing before the token is shown to anybody. So it is with an ass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Claims", "claims_in", "claims_of"]
+__all__ = ["Claims", "audience_in", "claims_in", "claims_of", "date_in"]
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """
     What a JWT says of itself.
 
@@ -62,18 +60,22 @@ def claims_in(claims: Mapping[str, Any]) -> Claims:
     The claims among the members of a JSON object.
     """
     return Claims(
-        _audience(claims.get("aud")),
-        _date(claims, "iat"),
-        _date(claims, "exp"),
+        audience_in(claims),
+        date_in(claims, "iat"),
+        date_in(claims, "exp"),
         _text(claims, "iss"),
         _text(claims, "sub"),
-        _date(claims, "nbf"),
+        date_in(claims, "nbf"),
         _confirmed(claims, "jkt"),
         _confirmed(claims, "x5t#S256"),
     )
 
 
-def _audience(value: object) -> tuple[str, ...]:
+def audience_in(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    What claims are for; empty if that is absent or malformed.
+    """
+    value = claims.get("aud")
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         return ()
@@ -92,7 +94,10 @@ def _confirmed(claims: Mapping[str, Any], name: str) -> str | None:
     return _text(confirmation, name)
 
 
-def _date(claims: Mapping[str, Any], name: str) -> float | None:
+def date_in(claims: Mapping[str, Any], name: str) -> float | None:
+    """
+    A time, in seconds since the epoch; `None` if it is absent or malformed.
+    """
     # RFC 7519 2: NumericDate is a JSON number.
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._addresses import Reach
 from resource_tokens.exceptions import TokenRequestError
@@ -22,11 +23,15 @@ __all__ = [
     "HTTPRequest",
     "Members",
     "date_in",
+    "date_of",
+    "foreign_text",
+    "form",
     "json_object",
     "origin_of",
     "quoted",
     "refused_redirect",
     "retry_after",
+    "spellings",
 ]
 
 
@@ -46,7 +51,8 @@ class ClientCertificate(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
     """
-    What to send. `headers` and `body` can hold credentials and stay out of `repr`.
+    What to send. `headers`, `body` and the query of `url` can hold credentials and stay out of
+    `repr`.
 
     Attributes:
         secrets: What must not show up in any message, even if the server sends it back.
@@ -56,11 +62,14 @@ class HTTPRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    body: bytes = b""
     secrets: tuple[Secret, ...] = ()
     certificate: ClientCertificate | None = None
     reach: Reach = Reach.LINK_LOCAL
+
+    def __repr__(self) -> str:
+        return f"HTTPRequest({self.method} {self.url.partition('?')[0]!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +135,16 @@ def retry_after(answer: HTTPAnswer, now: float) -> float | None:
         return float(value)
     until = date_in(value)
     # By the server's own clock, where it says what time it is there.
-    date = date_in(answer.headers.get("date", ""))
+    date = date_of(answer)
     return None if until is None else max(0.0, until - (now if date is None else date))
+
+
+def date_of(answer: HTTPAnswer) -> float | None:
+    """
+    What time it was at the server, in seconds since the epoch (RFC 9110 6.6.1); `None` if it does
+    not say.
+    """
+    return date_in(answer.headers.get("date", ""))
 
 
 def date_in(value: str) -> float | None:
@@ -158,3 +175,36 @@ def refused_redirect(answer: HTTPAnswer, what: str, resource: str) -> TokenReque
         resource,
         answer.status,
     )
+
+
+def form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
+    """
+    Parameters as the body of a request (`application/x-www-form-urlencoded`).
+    """
+    pairs = (
+        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
+    )
+    return urlencode(tuple(pairs)).encode("ascii")
+
+
+def spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
+    """
+    The secrets among parameters, as they are and as they are written in a form.
+    """
+    secrets = [value for _, value in parameters if isinstance(value, Secret)]
+    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
+
+
+def foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
+    """
+    A member of somebody else's answer as text that is safe to log; `None` if it is no text.
+
+    Args:
+        text: The member.
+        secrets: What was sent along, and must not show up.
+    """
+    if not isinstance(text, str):
+        return None
+    for secret in secrets:
+        text = text.replace(secret.reveal(), "[secret]")
+    return quoted(text)

@@ -9,7 +9,7 @@ import re
 import ssl
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
@@ -67,6 +67,8 @@ class AuthorizationServer:
         issuer: The issuer identifier, exactly as the server writes it (RFC 8414 2). The token
             endpoint is discovered from it when `token_endpoint` is not given.
         token_endpoint: The URL to ask for tokens, when it should not be discovered.
+        revocation_endpoint: The URL to revoke tokens at (RFC 7009), when it should not be
+            discovered.
         dialect: How the server departs from the standards, if it does: the name of a preset, such
             as `"entra-v2"`, or a `Dialect`.
         verify: `True`, a CA bundle's path, or an `ssl.SSLContext`.
@@ -90,12 +92,13 @@ class AuthorizationServer:
     token_endpoint: str | None = None
     dialect: DialectOrName = RFC8707  # type: ignore[assignment]  # pyright: ignore
     verify: bool | str | ssl.SSLContext = True
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     timeout: timedelta = timedelta(seconds=10)
     trust_env: bool = False
-    headers: Mapping[str, str] | tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    headers: Mapping[str, str] | tuple[tuple[str, Secret], ...] = ()
     uds: str | os.PathLike[str] | None = None
     transport: Transport | None = None
+    revocation_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dialect", dialect_of(self.dialect))
@@ -107,16 +110,11 @@ class AuthorizationServer:
             # RFC 8414 2: an https URL "that has no query or fragment components".
             if "?" in self.issuer or "#" in self.issuer or url.userinfo:
                 raise ConfigurationError(
-                    f"The issuer {self.issuer!r} has a query, fragment or userinfo. RFC 8414 "
+                    f"The issuer {display_url(url)!r} has a query, fragment or userinfo. RFC 8414 "
                     "allows none."
                 )
-        if self.token_endpoint is not None:
-            url = self._parsed("token endpoint", self.token_endpoint)
-            # RFC 6749 3.2: "The endpoint URI MUST NOT include a fragment component."
-            if "#" in self.token_endpoint or url.userinfo:
-                raise ConfigurationError(
-                    f"The token endpoint {self.token_endpoint!r} has a fragment or userinfo."
-                )
+        self._check_endpoint("token endpoint", self.token_endpoint)
+        self._check_endpoint("revocation endpoint", self.revocation_endpoint)
         if self.proxy is not None:
             _check_proxy(self.proxy)
         if not isinstance(self.verify, bool | str | ssl.SSLContext):
@@ -137,6 +135,15 @@ class AuthorizationServer:
                 stacklevel=3,
             )
 
+    def __repr__(self) -> str:
+        # The query of a token endpoint can hold a key.
+        named = {"issuer": self.issuer}
+        if self.token_endpoint is not None:
+            named["token_endpoint"] = display_url(http.URL(self.token_endpoint))
+        named["dialect"] = self.dialect.name
+        shown = (f"{name}={value!r}" for name, value in named.items() if value is not None)
+        return f"AuthorizationServer({', '.join(shown)})"
+
     @property
     def name(self) -> str:
         """
@@ -152,14 +159,23 @@ class AuthorizationServer:
             url = None
         if url is None or not _names_a_host(url):
             raise ConfigurationError(
-                f"The {what} {value!r} is no URL like 'https://login.example.com'."
+                f"The {what} {_without_secrets(value)!r} is no URL like 'https://login.example.com'."
             )
         if not _is_secure(url, self):
             raise ConfigurationError(
-                f"The {what} {value!r} is not https. Credentials go there: use https, or a "
-                "loopback address such as 127.0.0.1 for tests."
+                f"The {what} {display_url(url)!r} is not https. Credentials go there: use https, "
+                "or a loopback address such as 127.0.0.1 for tests."
             )
         return url
+
+    def _check_endpoint(self, what: str, value: str | None) -> None:
+        if value is not None:
+            url = self._parsed(what, value)
+            # RFC 6749 3.2: "The endpoint URI MUST NOT include a fragment component."
+            if "#" in value or url.userinfo:
+                raise ConfigurationError(
+                    f"The {what} {display_url(url)!r} has a fragment or userinfo."
+                )
 
     def _check_headers(self) -> None:
         pairs = _header_pairs(self.headers)
@@ -410,6 +426,15 @@ def _literal_reach(url: Any) -> Reach:
         return reach_of(url.raw_host.decode("ascii"))
     except ValueError:
         return Reach.PUBLIC
+
+
+def _without_secrets(value: object) -> object:
+    """
+    What was given for a URL, without what can be a password or a key in one.
+    """
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"//[^/]*@", "//", value.partition("?")[0])
 
 
 def _is_secure(url: Any, server: AuthorizationServer) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote_plus, urlencode
 
 from resource_tokens._httpx import http
 from resource_tokens.exceptions import (
@@ -31,14 +30,18 @@ from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
     Members,
+    date_of,
+    foreign_text,
+    form,
     json_object,
     quoted,
     refused_redirect,
+    spellings,
 )
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.oauth.tls_client_auth import TlsClientAuth
 from resource_tokens.resources import Resource
-from resource_tokens.tokens import AccessToken, Secret, TokenKey
+from resource_tokens.tokens import AccessToken, Freshness, Secret, TokenKey
 
 __all__ = ["Identity", "Issued", "TokenRequest", "check_told_apart", "issued_token", "settle"]
 
@@ -47,10 +50,20 @@ class Identity(NamedTuple):
     """
     What a token is for, whatever its scopes: two destinations whose tokens have one identity may
     see each other's.
+
+    Attributes:
+        subject: On whose behalf it was asked for.
     """
 
     resource: str
     key: TokenKey
+    subject: bytes = b""
+
+    def on_behalf_of(self, other: Identity | None) -> Identity:
+        """
+        The same for the subject of another one; for nobody in particular without one.
+        """
+        return self._replace(subject=b"" if other is None else other.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ class TokenRequest:
         target = Target(self.resource.identifier, self.resource.expected_audience)
         dialect, grant_type = self.server.dialect, self.grant.grant_type
         extra = dict(self.resource.extra)
-        parameters = dialect.parameters([target], grant_type)
+        parameters = self.grant.target or dialect.parameters([target], grant_type)
         for name, _ in parameters:
             # RFC 6749 3.2: "Request and response parameters MUST NOT be included more than once."
             if name in extra:
@@ -98,7 +111,9 @@ class TokenRequest:
                     "or its audience=."
                 )
         object.__setattr__(self, "target", (*parameters, *extra.items()))
-        scopes_sent = dialect.scopes(self.scopes, target, grant_type)
+        scopes_sent = self.scopes
+        if self.grant.target is None:
+            scopes_sent = dialect.scopes(self.scopes, target, grant_type)
         object.__setattr__(self, "scopes_sent", scopes_sent)
         # `issuer` and not the discovered endpoint: what a metadata document says is no identity
         # (RFC 9700 4.4).
@@ -113,27 +128,28 @@ class TokenRequest:
             self.verify_audience,
             str(dialect.says_audience),
             dialect.confirmation,
-            grant_type,
-            self.grant.fingerprint(),
         ]
-        for name, value in self.target:
+        # As one grant names it, since it is the same resource on whosever behalf it is called.
+        for name, value in (*dialect.parameters([target], _USUAL), *extra.items()):
             parts += (name, value)
-        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, grant_type)))
-        identity = Identity(target.resource, TokenKey.of(parts))
-        if self.discovered_from is not None:
-            # The destinations of a resource are the same, wherever its tokens come from.
-            identity = self.discovered_from.identity
-        object.__setattr__(self, "identity", identity)
+        parts += ("scope", *sorted(dialect.scopes(frozenset(), target, _USUAL)))
+        identity = Identity(target.resource, TokenKey.of(parts), self.grant.principal())
         # Not before: a credential that is replaced does not make the token for somewhere else.
         fingerprint = self.client_auth.fingerprint()
-        parts.append(fingerprint)
         # RFC 8705 3: it is bound to the certificate that is shown to the token endpoint.
         mutual_tls = self.resource.sender == "mtls"
         object.__setattr__(self, "certificate", fingerprint if mutual_tls else None)
         # RFC 9449 6: a token that is bound to one key is of no use with another.
-        parts.append("" if self.proof_key is None else self.proof_key.thumbprint)
+        thumbprint = "" if self.proof_key is None else self.proof_key.thumbprint
+        parts = [identity.key, fingerprint, thumbprint, grant_type, self.grant.fingerprint()]
+        for name, value in self.target:
+            parts += (name, value)
         parts += ("scope", *sorted(self.scopes), "scope", *sorted(scopes_sent))
         object.__setattr__(self, "key", TokenKey.of(parts))
+        if self.discovered_from is not None:
+            # The destinations of a resource are the same, wherever its tokens come from.
+            identity = self.discovered_from.identity
+        object.__setattr__(self, "identity", identity)
 
     @property
     def verify_audience(self) -> Literal["auto", "require", "off"]:
@@ -164,7 +180,7 @@ class TokenRequest:
         recipient = Recipient(self.server, token_endpoint, now, self.resource.identifier)
         proof = self.client_auth.authenticate(recipient)
         headers = {"Accept": "application/json", **dict(dialect.headers), **proof.headers}
-        secrets = (*proof.secrets, *_spellings(presented))
+        secrets = (*proof.secrets, *spellings(presented))
         # RFC 6749 3.2: "Parameters sent without a value MUST be treated as if they were omitted
         # from the request", so an empty scope is not sent.
         scope = [("scope", " ".join(sorted(self.scopes_sent)))] if self.scopes_sent else []
@@ -172,10 +188,10 @@ class TokenRequest:
         if dialect.form == "get":
             # RFC 6749 3.2: a query of the endpoint "MUST be retained when adding additional
             # query parameters."
-            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{_form(rest).decode()}"
+            url = f"{token_endpoint}{'&' if '?' in token_endpoint else '?'}{form(rest).decode()}"
             return HTTPRequest("GET", url, headers, b"", secrets, proof.certificate)
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        body = _form((("grant_type", self.grant.grant_type), *rest))
+        body = form((("grant_type", self.grant.grant_type), *rest))
         return HTTPRequest("POST", token_endpoint, headers, body, secrets, proof.certificate)
 
     def _check_grant(self) -> None:
@@ -207,12 +223,10 @@ class TokenRequest:
             )
         # RFC 6749 10.4: a refresh token is shared "only among the authorization server and the
         # client to whom the refresh tokens were issued".
-        if self.resource.server is not None and not grant.portable:
-            raise ConfigurationError(
-                f"{resource!r} names its own server=, and the grant {grant.grant_type!r} was "
-                "issued by another: it goes to the server of its auth object only. Use an auth "
-                "object of its own for that resource."
-            )
+        configured = self.server == (self.discovered_from or self).server
+        own = configured and self.resource.server is None
+        if not grant.may_go_to(self.server.issuer, own=own, configured=configured):
+            raise grant.kept_from(self.server.name, resource)
         # RFC 9449 5: of a public client, a refresh token is bound to the key as well.
         if (
             public
@@ -259,21 +273,6 @@ def check_told_apart(requests: Iterable[TokenRequest]) -> None:
             )
 
 
-def _form(parameters: Iterable[tuple[str, str | Secret]]) -> bytes:
-    pairs = (
-        (name, value.reveal() if isinstance(value, Secret) else value) for name, value in parameters
-    )
-    return urlencode(tuple(pairs)).encode("ascii")
-
-
-def _spellings(parameters: Iterable[tuple[str, str | Secret]]) -> tuple[Secret, ...]:
-    """
-    The secrets among parameters, as they are and as they are written in a form.
-    """
-    secrets = [value for _, value in parameters if isinstance(value, Secret)]
-    return (*secrets, *(Secret(quote_plus(secret.reveal())) for secret in secrets))
-
-
 Remark = tuple[Literal["clock_skew", "expires_in_missing", "scope_narrowed", "scope_widened"], str]
 """
 What is worth an event in an answer: its name, and words.
@@ -284,11 +283,15 @@ What is worth an event in an answer: its name, and words.
 class Issued:
     """
     An answer that was believed.
+
+    Attributes:
+        final: Whether no other token would live longer, as what it was got with ends.
     """
 
     token: AccessToken
     lifetime: timedelta
     remarks: tuple[Remark, ...]
+    final: bool = False
 
 
 def settle(answer: HTTPAnswer, request: TokenRequest, secrets: tuple[Secret, ...]) -> bool:
@@ -350,11 +353,10 @@ def issued_token(
     if response is None:
         raise _unusable(request, "is no JSON object")
     value = _access_token(response, request)
-    token_type = _token_type(response, request)
-    # RFC 8693 2.2.1: an access token in the narrow sense, or a JWT that is one.
-    issued_type = response.get("issued_token_type", _ACCESS_TOKEN_TYPES[0])
-    if issued_type not in _ACCESS_TOKEN_TYPES:
-        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no access token")
+    token_type, answers = _token_type(response, request), request.grant.answers
+    issued_type = response.get("issued_token_type", answers.issued_token_types[0])
+    if issued_type not in answers.issued_token_types:
+        raise _unusable(request, f"has issued_token_type {_shown(issued_type)}, no {answers.what}")
     remarks: list[Remark] = []
     lifetime = _lifetime(response, request, requested_at, remarks)
     scopes = _granted(response.get("scope"), request, remarks)
@@ -362,9 +364,12 @@ def issued_token(
     claims = claims_of(value.reveal())
     _check_audience(claims, request, other_audiences, confirmed)
     _check_sender(claims, request)
-    lifetime = _earlier(lifetime, claims, request, requested_at, remarks)
+    lifetime = _earlier(lifetime, claims, request, requested_at, remarks, date=date_of(answer))
+    final = False
     if request.grant.expires_at is not None:
-        lifetime = min(lifetime, timedelta(seconds=request.grant.expires_at - requested_at))
+        left = timedelta(seconds=request.grant.expires_at - requested_at)
+        final = Freshness.is_final(lifetime, left)
+        lifetime = min(lifetime, left)
     token = AccessToken(
         value,
         resource,
@@ -372,7 +377,7 @@ def issued_token(
         scopes,
         datetime.fromtimestamp(requested_at, UTC) + lifetime,
     )
-    return Issued(token, lifetime, tuple(remarks))
+    return Issued(token, lifetime, tuple(remarks), final)
 
 
 def _access_token(response: Members, request: TokenRequest) -> Secret:
@@ -396,9 +401,10 @@ def _token_type(response: Members, request: TokenRequest) -> str:
     # RFC 9449 5: "A token_type of DPoP MUST be included in the access token response to signal to
     # the client that the access token was bound to its DPoP key". RFC 8705 has no type of its own.
     expected = "DPoP" if sender == "dpop" else "Bearer"
+    accepted = ("dpop",) if sender == "dpop" else request.grant.answers.token_types
     # RFC 6749 5.1: token_type is case insensitive; 7.1: "The client MUST NOT use an access token
     # if it does not understand the token type".
-    if isinstance(member, str) and member.lower() == expected.lower():
+    if isinstance(member, str) and member.lower() in accepted:
         return expected
     advice = _CHECK_ADDRESS
     if expected == "DPoP":
@@ -485,18 +491,26 @@ def _earlier(
     request: TokenRequest,
     requested_at: float,
     remarks: list[Remark],
+    *,
+    date: float | None,
 ) -> timedelta:
     """
     The lifetime by the token's own `exp`, if that is earlier: servers write whole seconds, so a
     token can live up to a second less than `expires_in` says, and some say too much.
+
+    What is left of it is taken by the server's clock, where the answer has a `Date`. Without one a
+    token that was issued long ago may be an old one that is handed out again, or a clock may be
+    wrong: then it is taken to be old.
     """
     if claims is None or claims.expires_at is None:
         return lifetime
-    begins = requested_at
-    if claims.issued_at is not None and abs(claims.issued_at - requested_at) > _MAX_SKEW:
-        skew = claims.issued_at - requested_at
+    issued_at = requested_at if claims.issued_at is None else claims.issued_at
+    # Nothing is issued in the future.
+    there = max(requested_at if date is None else date, issued_at)
+    begins = there if abs(there - requested_at) > _MAX_SKEW else requested_at
+    skew = (issued_at if date is None else there) - requested_at
+    if abs(skew) > _MAX_SKEW:
         remarks.append(("clock_skew", f"the server's clock is {skew:+.0f} s from this machine's"))
-        begins = claims.issued_at
     left = timedelta(seconds=claims.expires_at - begins)
     if left <= timedelta():
         raise _unusable(request, "has a JWT that had expired on arrival; compare the clocks")
@@ -620,7 +634,7 @@ def _refusal(
             answer.status,
         )
     code, description, uri = (
-        _foreign_text(response.get(member), secrets)
+        foreign_text(response.get(member), secrets)
         for member in ("error", "error_description", "error_uri")
     )
     words = response.get("error_description")
@@ -639,22 +653,20 @@ def _refusal(
         str(code),
         description,
         uri,
+        _claims_wanted(response.get("claims"), secrets),
     )
 
 
-def _foreign_text(text: object, secrets: tuple[Secret, ...]) -> str | None:
-    if not isinstance(text, str):
+def _claims_wanted(claims: object, secrets: tuple[Secret, ...]) -> str | None:
+    # Passed on as it is, to be understood by whoever wrote it.
+    if not isinstance(claims, str) or not 0 < len(claims) <= _MAX_CLAIMS:
         return None
-    for secret in secrets:
-        text = text.replace(secret.reveal(), "[secret]")
-    return quoted(text)
+    return None if any(secret.reveal() in claims for secret in secrets) else claims
 
 
-_ACCESS_TOKEN_TYPES = (
-    "urn:ietf:params:oauth:token-type:access_token",
-    "urn:ietf:params:oauth:token-type:jwt",
-)
+_USUAL = "client_credentials"
 _MAX_SKEW = 60.0
+_MAX_CLAIMS = 4 * 1024
 _MAX_TOKEN_LENGTH = 16 * 1024
 _DEFAULT_LIFETIME = timedelta(seconds=300)
 _MAX_LIFETIME = timedelta(hours=24)

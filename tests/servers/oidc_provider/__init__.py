@@ -54,6 +54,7 @@ class ClientConfig(TypedDict):
         token_endpoint_auth_method: `"client_secret_basic"` by default.
         jwks: The keys of its assertions, or its self-signed certificates.
         tls_client_auth_san_dns: The name in its certificate.
+        tls_client_certificate_bound_access_tokens: Whether its tokens are bound to that.
         assertion_audience: The only `aud` taken in its assertions. By default both are.
     """
 
@@ -64,8 +65,8 @@ class ClientConfig(TypedDict):
     token_endpoint_auth_signing_alg: NotRequired[str]
     jwks: NotRequired[dict[str, Any]]
     tls_client_auth_san_dns: NotRequired[str]
-    assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
     tls_client_certificate_bound_access_tokens: NotRequired[bool]
+    assertion_audience: NotRequired[Literal["issuer", "token_endpoint"]]
 
 
 class TLSConfig(TypedDict):
@@ -112,7 +113,7 @@ class TokenRequest(TypedDict):
 
     Attributes:
         issuer: The one it was sent to.
-        form: Every parameter but `client_secret` and `client_assertion`; a list each.
+        form: Every parameter but secrets, assertions and tokens; a list each.
         method: How it was authenticated, to judge by what it carried.
         assertion: The client assertion, None if there was none.
         proof: The DPoP proof, likewise.
@@ -185,6 +186,23 @@ class OidcProvider(ChildServer):
             grant["jkt"] = thumbprint
         answer = send(f"{self.issuer}/_grants", method="POST", body=json.dumps(grant).encode())
         return str(json.loads(answer)["refresh_token"])
+
+    def user_token(self, subject: str, client_id: str) -> str:
+        """
+        An access token of the main issuer that is about a user and for a client, as an API that
+        the user calls.
+        """
+        return str(json.loads(self._about("POST", subject, client_id))["access_token"])
+
+    def log_out(self, subject: str) -> None:
+        """
+        Let the main issuer exchange no more tokens that are about a user.
+        """
+        self._about("DELETE", subject, "")
+
+    def _about(self, method: str, subject: str, client_id: str) -> bytes:
+        who = json.dumps({"subject": subject, "client_id": client_id}).encode()
+        return send(f"{self.issuer}/_users", method=method, body=who)
 
     def introspected(self, token: str, client_id: str, client_secret: str) -> dict[str, Any]:
         """

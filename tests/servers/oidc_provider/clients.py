@@ -23,6 +23,7 @@ __all__ = ["SECRET", "TLS_NAME", "private_key", "registered", "server_tls", "wri
 
 SECRET = "a secret of forty-two characters, or so"
 TLS_NAME = "worker.example.com"
+_GRANT = "urn:ietf:params:oauth:grant-type"
 _ALGORITHMS: dict[str, Any] = {"RS256": RSAAlgorithm, "PS256": RSAAlgorithm, "ES256": ECAlgorithm}
 
 
@@ -99,6 +100,16 @@ def registered() -> list[ClientConfig]:
             "client_id": "agent",
             "client_secret": SECRET,
             "grant_types": ["refresh_token", "client_credentials"],
+        },
+        {
+            "client_id": "middle",
+            "client_secret": SECRET,
+            "grant_types": [f"{_GRANT}:token-exchange", "client_credentials"],
+        },
+        {
+            "client_id": "middle elsewhere",
+            "client_secret": SECRET,
+            "grant_types": [f"{_GRANT}:jwt-bearer"],
         },
     ]
 

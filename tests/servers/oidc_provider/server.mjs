@@ -14,10 +14,14 @@ import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 
+import { registerExchanges } from './exchanges.mjs';
+
 // oidc-provider prints its notices with console.info; stdout is for the ready line alone.
 console.info = console.error;
 
-const UNRECORDED = new Set(['client_secret', 'client_assertion']);
+const UNRECORDED = new Set([
+  'client_secret', 'client_assertion', 'assertion', 'subject_token', 'actor_token',
+]);
 const KEY_PAIRS = {
   ES256: () => generateKeyPairSync('ec', { namedCurve: 'P-256' }),
   RS256: () => generateKeyPairSync('rsa', { modulusLength: 2048 }),
@@ -27,6 +31,7 @@ const TLS_ISSUER_WITH_A_PATH = '/tenants/green';
 const INSERTED = '/.well-known/oauth-authorization-server';
 
 const { Provider, errors } = await installed('oidc-provider');
+const jose = await installed('jose');
 
 process.on('SIGTERM', () => process.exit(0));
 const lines = createInterface({ input: process.stdin });
@@ -58,6 +63,9 @@ async function start(config) {
     const provider = new Provider(issuer, {
       ...providerConfiguration(config, keys),
       ...index === 0 && config.tls && { discovery: { mtls_endpoint_aliases: aliases } },
+    });
+    await registerExchanges(provider, {
+      errors, issuers, jose, keys, resourceServerOf: (name) => resourceServerOf(config, name),
     });
     // Clients are checked when first used. A misspelt one is to fail here and not in a test.
     await Promise.all(config.clients.map(({ client_id: id }) => provider.Client.find(id)));
@@ -115,11 +123,6 @@ function signingKeys({ resources = {} }) {
 
 function providerConfiguration(config, keys) {
   const { clients, dpop, resources = {}, token_ttl: tokenTtl = 600 } = config;
-  const resourceServers = new Map(
-    Object.entries(resources).map(([identifier, resource]) => [
-      identifier, resourceServer(resource),
-    ]),
-  );
   const ttl = (ctx, token) => token.resourceServer?.accessTokenTTL ?? tokenTtl;
 
   return {
@@ -148,14 +151,14 @@ function providerConfiguration(config, keys) {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
       dPoP: {
-        enabled: dpop !== undefined,
+        enabled: true,
         nonceSecret: randomBytes(32),
         requireNonce: () => dpop === 'nonces',
       },
       introspection: { enabled: true, allowedPolicy: () => true },
       mTLS: {
-        enabled: true,
         certificateBoundAccessTokens: true,
+        enabled: true,
         tlsClientAuth: true,
         selfSignedTlsClientAuth: true,
         getCertificate: certificateOf,
@@ -168,13 +171,7 @@ function providerConfiguration(config, keys) {
       resourceIndicators: {
         enabled: true,
         defaultResource: (ctx, client, several) => several,
-        getResourceServerInfo: (ctx, identifier) => {
-          const known = resourceServers.get(identifier);
-          if (known === undefined) {
-            throw new errors.InvalidTarget();
-          }
-          return known;
-        },
+        getResourceServerInfo: (ctx, identifier) => resourceServerOf({ resources }, identifier),
       },
       revocation: {
         enabled: true,
@@ -189,6 +186,13 @@ function providerConfiguration(config, keys) {
     rotateRefreshToken: true,
     ttl: { AccessToken: ttl, ClientCredentials: ttl, Grant: 3600, RefreshToken: 3600 },
   };
+}
+
+function resourceServerOf({ resources = {} }, identifier) {
+  if (!Object.hasOwn(resources, identifier)) {
+    throw new errors.InvalidTarget();
+  }
+  return resourceServer(resources[identifier]);
 }
 
 function resourceServer({ scopes, format = 'jwt', alg = 'RS256', ttl, audience }) {

@@ -1,0 +1,3 @@
+"""
+Programs that run by themselves.
+"""

@@ -1,0 +1,3 @@
+"""
+Three services in a row, and a user's request that goes through all of them.
+"""
