@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from resource_tokens.auth import ResourceTokenAuth
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
@@ -106,7 +107,13 @@ class Settings:
         """
         return {entry.destination: entry.resource for entry in self.entries}
 
-    def auth(self, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+    def auth(
+        self,
+        on_event: Callable[[TokenEvent], object] | None = None,
+        *,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
+    ) -> ResourceTokenAuth:
         """
         The auth object that these settings describe.
 
@@ -121,4 +128,6 @@ class Settings:
             grant=self.grant,
             store=self.store,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
         )
