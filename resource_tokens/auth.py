@@ -291,7 +291,7 @@ class ResourceTokenAuth(_Auth):
             ConfigurationError: If its tokens are not bound to a key.
         """
         resource = self._mapped(url)
-        key = self.cache._request_for(resource).proof_key
+        key = self.cache._built(resource, None).proof_key
         if key is None:
             raise ConfigurationError(
                 f"The tokens of {resource.identifier!r} are bound to no key, so there is nothing "
