@@ -44,7 +44,7 @@ napoleon_preprocess_types = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|contextlib|datetime|os|pathlib|ssl|types|typing)\..*"),
-    (r"py:.*", r"(opentelemetry|jwt|httpx2?)\..*"),
+    (r"py:.*", r"(httpx2?|jwt|opentelemetry|redis)\..*"),
     (r"py:.*", r"(Any|Callable|Collection|Iterable|Literal|Mapping|Self|datetime|timedelta)"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|str|tuple|object|None|ValueError)"),
     # Unions and internal values in signatures.

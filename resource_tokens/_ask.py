@@ -377,7 +377,8 @@ class Asker:
         (rules 8 and 9).
         """
         ends_at = self._in.clock() + request.server.timeout.total_seconds()
-        for tries_left in reversed(range(_TRIES if patient else 1)):
+        tries_left = _TRIES - 1 if patient else 0
+        while True:
             await self._leave_alone(request, io, ends_at if patient else 0.0)
             now, wall = self._in.clock(), self._in.wall_clock()
             message, answer = message_at(wall), None
@@ -398,6 +399,7 @@ class Asker:
             next_at = max(self._in.clock() + backoff, self.paused_until(request))
             if not (passing and tries_left) or blind or next_at >= ends_at:
                 break
+            tries_left -= 1
             self._report(request, "token_request_retried", failure)
             await io.sleep(backoff)
         if answer is not None:

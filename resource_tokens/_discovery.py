@@ -249,12 +249,12 @@ class Discovery:
     ) -> ProtectedResource | None:
         where = None if challenge is None else challenge.resource_metadata
         for message in where_described(resource, where):
-            failure = ""
+            answer, failure = None, ""
             try:
                 answer = await io.send(message, self._way, self._way.timeout.total_seconds())
             except SendError as error:
                 failure = str(error)
-            if failure:
+            if answer is None:
                 raise TokenRequestError(
                     f"No token for {resource.identifier!r}: its metadata at {message.url} could "
                     f"not be read: {failure}. Try again later, or leave the issuers out of "

@@ -111,7 +111,7 @@ class Sealer:
             key,
             {
                 "refresh_token": grant.refresh_token.reveal(),
-                "in_doubt": grant.in_doubt,
+                "presented": grant.presented,
                 "reuse_known": grant.reuse_known,
                 "ended": grant.ended,
             },
@@ -221,7 +221,7 @@ def _grant(members: dict[str, Any]) -> StoredGrant:
         ended = str(error), _text(description), _text(uri)
     return StoredGrant(
         Secret(str(members["refresh_token"])),
-        members["in_doubt"] is not False,
+        str(members["presented"]),
         members["reuse_known"] is True,
         ended,
     )

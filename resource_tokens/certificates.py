@@ -140,7 +140,9 @@ class _Transports:
         The transport for a request, the request to hand to it, and the transports to close.
         """
         guard = request.extensions.get(EXTENSION)
-        asked = None if guard is None else guard.certified(hop_of(request, first=guard.first))
+        if guard is None:
+            return self._plain, request, []
+        asked = guard.certified(hop_of(request, first=guard.first))
         if asked is None:
             return self._plain, request, []
         # A copy: httpx takes the extensions of its own request along to where a redirect leads.

@@ -84,8 +84,8 @@ class Observer(Protocol):
     """
     What counts and times what happens. `resource_tokens.telemetry.Telemetry` is one.
 
-    Its methods are called from whichever thread it happens in, and must be quick. `resource` and
-    `issuer` are as configured; what they are given is never a token, a secret or a query string.
+    Its methods are called from whichever thread it happens in, must be quick, and do not raise.
+    `resource` and `issuer` are as configured; what they are given is never a token or a secret.
     """
 
     def event(self, event: TokenEvent) -> None:

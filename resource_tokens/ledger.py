@@ -130,6 +130,11 @@ class Uses:
         resources: ResourceMap,
         wall_clock: Callable[[], float],
     ) -> None:
+        if not (ledger is None or isinstance(ledger, UseLedger)):
+            raise ConfigurationError(
+                f"ledger={ledger!r} is no UseLedger. Give UseLedger(write), with a function that "
+                "takes a TokenUse."
+            )
         self._ledger = ledger
         self._observer = observer
         self._resources = resources

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -62,7 +63,16 @@ class SharedRefreshToken(RefreshToken):
         ConfigurationError: If an argument cannot be what it stands for.
     """
 
-    __slots__ = ("_family_key", "_holder", "_release", "_retry", "_seen", "_shared")
+    __slots__ = (
+        "_doubt",
+        "_family_key",
+        "_holder",
+        "_release",
+        "_retry",
+        "_seen",
+        "_shared",
+        "_word",
+    )
 
     def __init__(
         self,
@@ -84,6 +94,8 @@ class SharedRefreshToken(RefreshToken):
         # What the store had when we last looked or wrote.
         self._seen: StoredGrant | None = None
         self._retry = False
+        # What we have said last that we present, and what is said of it while it is in doubt.
+        self._word = self._doubt = secrets.token_hex(16)
         # Who has the lease, and how to give it back.
         self._holder: tuple[int, int] | None = None
         self._release: Callable[[], object] | None = None
@@ -110,8 +122,7 @@ class SharedRefreshToken(RefreshToken):
                 resource,
             )
         super().begin(resource)
-        in_doubt = replace(self._state(), in_doubt=True)
-        if not self._reuse_known and not self._swap(in_doubt):
+        if not self._reuse_known and not self._is_announced():
             raise TokenRequestError(
                 f"No token for {resource!r}: the store could not be told that the refresh token is "
                 "being presented, or another process has changed it at the same moment. Nothing "
@@ -170,10 +181,11 @@ class SharedRefreshToken(RefreshToken):
                 if there is not None and there != self._seen:
                     self._seen = there
                     self._adopt(there)
-            refresh_token = super().give_up()
+            super().give_up()
+            # Or else another process has changed it in between.
             if self._is_kept():
                 break
-        return refresh_token
+        return super().give_up()
 
     def _take(self, resource: str) -> None:
         waited, pause = 0.0, _FIRST_PAUSE
@@ -190,21 +202,23 @@ class SharedRefreshToken(RefreshToken):
             waited, pause = waited + spread, min(2 * pause, _LONGEST_PAUSE)
         try:
             there = self._shared.load_grant(self._family_key)
-            # Or else nobody has changed it since, and what could not be stored then is newer.
-            if there != self._seen:
-                self._seen = there
-                if there is not None:
-                    self._adopt(there)
-            self._retry = False
+            # Or else it is as this object left it, which then knows more than the store; unless it
+            # is at it this very moment, in another thread or in the parent of a fork.
+            ours = there == self._seen or (there is not None and there.presented == self._word)
+            if there is not None and not (ours and self._holder is None):
+                self._adopt(there)
+            self._seen, self._retry = there, False
         except BaseException:
-            release()
+            with suppress(Exception):
+                release()
             raise
         self._holder, self._release = _me(), release
 
     def _adopt(self, there: StoredGrant) -> None:
         with self._lock:
             self._current = there.refresh_token
-            self._in_doubt = there.in_doubt and not self._retry
+            self._in_doubt = bool(there.presented) and not self._retry
+            self._doubt = there.presented
             self._reuse_known = self._reusable or there.reuse_known
             if there.ended is not None:
                 self._ended = OAuthError("", "", 400, *there.ended)
@@ -215,7 +229,18 @@ class SharedRefreshToken(RefreshToken):
             said = None
             if ended is not None:
                 said = ended.error, ended.error_description, ended.error_uri
-            return StoredGrant(self._current, self._in_doubt, self._reuse_known, said)
+            presented = self._doubt if self._in_doubt else ""
+            return StoredGrant(self._current, presented, self._reuse_known, said)
+
+    def _is_announced(self) -> bool:
+        """
+        Whether all others know that the refresh token is being presented.
+        """
+        if self._seen is not None and self._seen.presented == self._word:
+            # By an earlier try of the same request.
+            return True
+        self._word = self._doubt = secrets.token_hex(16)
+        return self._swap(replace(self._state(), presented=self._word))
 
     def _is_kept(self) -> bool:
         """
@@ -230,7 +255,12 @@ class SharedRefreshToken(RefreshToken):
             if self._shared.swap_grant(self._family_key, self._seen, after):
                 self._seen = after
                 return True
-        return False
+        # What has said no, or nothing, can have been the answer to a second try of the same.
+        with suppress(Exception):
+            there = self._shared.load_grant(self._family_key)
+            if there == after or (there is not None and there.presented == self._word):
+                self._seen = there
+        return after == self._seen
 
 
 def _me() -> tuple[int, int]:

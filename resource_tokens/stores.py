@@ -151,14 +151,15 @@ class StoredGrant:
 
     Attributes:
         refresh_token: The one to present next.
-        in_doubt: Whether it was presented and nobody knows yet what became of that.
+        presented: While it is presented, and nobody knows what became of that, a word that only
+            whoever does so knows; or else empty.
         reuse_known: Whether the server is known to take it a second time.
         ended: If it is of no use any more, what the server said: `error`, `error_description` and
             `error_uri`.
     """
 
     refresh_token: Secret
-    in_doubt: bool = False
+    presented: str = ""
     reuse_known: bool = False
     ended: tuple[str, str | None, str | None] | None = None
 
@@ -270,6 +271,6 @@ def _size_of(cached: CachedToken) -> int:
 
 
 # What an entry takes besides its token, with what is remembered of it elsewhere.
-_ENTRY = 1280
+_ENTRY = 1408
 # The longest token there can be, and what it takes besides.
 _LARGEST = 32 * 1024

@@ -9,11 +9,11 @@ number of different values is bounded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import Histogram, MeterProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 
 from resource_tokens._httpx import http
@@ -54,26 +54,26 @@ class Telemetry:
         self._uses = meter.create_counter(
             "resource_tokens.uses", "{use}", "Whether hops were let carry a token."
         )
-        self._requests = meter.create_histogram(
-            "resource_tokens.token_request.duration",
-            "s",
-            "How long it took to ask for a token, from discovery to verdict.",
-            explicit_bucket_boundaries_advisory=_DURATIONS,
-        )
-        self._waits = meter.create_histogram(
-            "resource_tokens.wait.duration",
-            "s",
-            "How long callers waited because no token was at hand.",
-            explicit_bucket_boundaries_advisory=_DURATIONS,
-        )
         self._waiters = meter.create_up_down_counter(
             "resource_tokens.waiters", "{caller}", "How many callers wait for a token now."
         )
-        self._stale = meter.create_histogram(
-            "resource_tokens.stale.duration",
-            "s",
-            "How long ago tokens were to be refreshed when they were presented.",
-            explicit_bucket_boundaries_advisory=_STALE,
+
+        def seconds(
+            name: str, description: str, buckets: Sequence[float] = _DURATIONS
+        ) -> Histogram:
+            return meter.create_histogram(
+                f"resource_tokens.{name}.duration",
+                "s",
+                description,
+                explicit_bucket_boundaries_advisory=buckets,
+            )
+
+        self._requests = seconds(
+            "token_request", "How long it took to ask for a token, from discovery to verdict."
+        )
+        self._waits = seconds("wait", "How long callers waited because no token was at hand.")
+        self._stale = seconds(
+            "stale", "How long ago tokens were to be refreshed when they were presented.", _STALE
         )
 
     def event(self, event: TokenEvent) -> None:

@@ -26,9 +26,10 @@ from typer.testing import CliRunner
 
 from resource_tokens import ConfigurationError
 from resource_tokens.cli.app import app
-from resource_tokens.cli.audit import ApiReport, Audit, Presented, Report, Verdict
+from resource_tokens.cli.audit import Audit
 from resource_tokens.cli.audit_page import as_html
 from resource_tokens.cli.audit_reports import as_json, as_junit, as_sarif
+from resource_tokens.cli.verdicts import ApiReport, Presented, Report, Verdict
 from resource_tokens.settings.file import load
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import CLIENT_ID, CLIENT_SECRET
@@ -662,6 +663,22 @@ def test_the_matrix(town: Town) -> None:
     assert f"ACCEPTED {bad.sink.url}/: canary's token: Whoever is shown a token for" in done.stdout
     assert done.stdout.endswith("1 of 3 APIs accepted what must be refused.\n")
     assert "" == done.stderr
+
+
+def test_the_matrix_fits_a_narrow_terminal(town: Town) -> None:
+    """
+    Nothing is cut off in eighty columns.
+    """
+    town.add(checks_nothing)
+    town.write(audit='url = "me", wrong_scopes = ["nothing"]')
+
+    matrix = command("--yes", env={"COLUMNS": "80"}).stdout.partition("\n\n")[0]
+
+    words = matrix.split()
+    assert ["right", "no", "canary's", "expired", "wrong"] == words[:5]
+    assert f"{town.apis[0].sink.url}/" in words
+    assert (1, 3, 1, 4) == tuple(map(words.count, ("ok", "ACCEPTED", "tried", "200")))
+    assert 80 >= max(map(len, matrix.splitlines()))
 
 
 def test_what_is_wrong_is_red(town: Town) -> None:

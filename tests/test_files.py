@@ -77,18 +77,24 @@ def tell(process: subprocess.Popen[str], line: str = "") -> None:
 
 class Away:
     """
-    A store that can be away.
+    A store that can be away, or does what it is told and then breaks off.
     """
 
     def __init__(self, store: Any) -> None:
         self.store = store
         self.away: set[str] = set()
+        self.breaks: set[str] = set()
+        # By name, for the calls to come: whether it is there.
+        self.away_after: dict[str, Iterator[bool]] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            if name in self.away:
+            if name in self.away or next(self.away_after.get(name, iter(())), None) is False:
                 raise ConnectionError("redis://user:password@host")
-            return getattr(self.store, name)(*arguments)
+            answer = getattr(self.store, name)(*arguments)
+            if name in self.breaks:
+                raise ConnectionError("reset by peer")
+            return answer
 
         return call
 

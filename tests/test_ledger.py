@@ -256,6 +256,14 @@ def test_a_key_that_is_none(key: Any) -> None:
         UseLedger(print, key=key)
 
 
+def test_a_function_alone_is_no_ledger(world: World) -> None:
+    """
+    What was meant is said at construction, and not in the middle of a request.
+    """
+    with pytest.raises(ConfigurationError, match=r"Give UseLedger\(write\)"):
+        world.auth(ledger=print)
+
+
 def test_a_broken_ledger_costs_no_request(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """
     What the function raises is logged, without its text, and the request goes on.

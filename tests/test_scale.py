@@ -35,7 +35,7 @@ def test_a_calm_fleet_asks_once_for_each_lifetime() -> None:
     assert {outcomes[0].lifetimes} >= {outcome.token_requests for outcome in outcomes}
 
 
-@pytest.mark.parametrize(("workers", "seeds"), [(3, 40), (8, 40), (100, 2)])
+@pytest.mark.parametrize(("workers", "seeds"), [(3, 40), (8, 20), (100, 2)])
 def test_what_goes_wrong_costs_what_is_promised(workers: int, seeds: int) -> None:
     """
     Clocks that drift, lost answers, workers that are killed or stand still while they have the
@@ -66,8 +66,8 @@ def test_the_check_finds_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None
         found = broken([calm(30, SECONDS)])
     assert {"one token request per lifetime, lease that ran out and lost exchange"} == found
     monkeypatch.setattr(virtual.SharedStore, "save", unfenced)
-    found = broken([rough(8, SECONDS, seed) for seed in range(40)])
-    assert "one token at a time outside its soft window" in found
+    bound = "one token at a time outside its soft window"
+    assert any(bound in broken([rough(3, SECONDS, seed)]) for seed in range(40))
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

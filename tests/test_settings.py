@@ -206,6 +206,7 @@ audience = "billing"
 extra = { tenant = "blue" }
 verify_audience = "require"
 redirects = "reauthorize"
+subject = "none"
 allow_http_proxy = true
 audit = { url = "v1/me", method = "HEAD", wrong_scopes = ["invoices:none"] }
 
@@ -266,6 +267,7 @@ def test_what_constructors_take_can_be_said(everything: Settings) -> None:
             extra={"tenant": "blue"},
             verify_audience="require",
             redirects="reauthorize",
+            subject="none",
             allow_http_proxy=True,
             server=other,
             client_auth=other_client,
@@ -320,9 +322,9 @@ def test_what_the_command_line_wants_to_know(everything: Settings) -> None:
 # What is an object of Python, and what a file says in another way.
 UNSAYABLE: dict[str, set[str]] = {
     "AuthorizationServer": {"transport"},
-    "Dialect": {"name"},
-    "Resource": {"server", "client_auth"},
-    "ResourceTokenAuth": {"server", "client_auth", "on_event", "clock", "wall_clock"},
+    "Dialect": {"name", "exchange"},
+    "Resource": {"server", "client_auth", "exchange"},
+    "ResourceTokenAuth": {"server", "client_auth", "exchange", "on_event", "clock", "wall_clock"},
     "ResourceMap": {"resources"},
     "RefreshToken": {"on_rotation"},
     "ClientAssertionFile": {"path"},

@@ -243,6 +243,67 @@ def test_without_the_store_nothing_is_presented(outside: Any, method: str) -> No
     assert "second" == rotate(shared(outside), "third")
 
 
+def test_an_answer_of_the_store_that_was_lost_is_no_loss(outside: Any) -> None:
+    """
+    Rule 4: it is looked for. redis-py sends a command again after a broken connection, and the
+    second one finds that nothing is as before.
+    """
+    store = Away(outside.store())
+    grant = SharedRefreshToken("first", store)
+    store.breaks = {"swap_grant"}
+
+    assert ["first", "second"] == [rotate(grant, "second"), rotate(grant, "third")]
+    assert "third" == rotate(shared(outside), "fourth")
+
+
+def test_a_word_of_our_own_is_recognised_later(outside: Any) -> None:
+    """
+    Rule 3: the store broke off and was away then. That is in doubt for the others, and not for
+    whoever has not sent anything.
+    """
+    store = Away(outside.store())
+    one, two = SharedRefreshToken("first", store), shared(outside)
+    rotate(one, "second")
+    # There when it begins, and away when the answer is looked for.
+    store.breaks, store.away_after = {"swap_grant"}, {"load_grant": iter([True, False])}
+    with pytest.raises(TokenRequestError, match="Nothing was sent"):
+        presented(one)
+    one.end()
+    with pytest.raises(TokenRequestError, match="was lost"):
+        two.begin("urn:x:a")
+    two.end()
+
+    store.breaks, store.away_after = set(), {}
+    assert ["second", "third"] == [rotate(one, "third"), rotate(two, "fourth")]
+
+
+def test_another_thread_that_is_at_it_is_another_process(outside: Any) -> None:
+    """
+    Rule 3: one object, two threads, and a lease that has ended in between.
+    """
+    grant = shared(outside)
+    sent = presented(grant)
+    outside.pass_time(31)
+    caught: list[Exception] = []
+
+    def begin() -> None:
+        try:
+            grant.begin("urn:x:a")
+        except TokenRequestError as error:
+            caught.append(error)
+        finally:
+            grant.end()
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join(20)
+    assert "was lost" in str(caught[0])
+
+    grant.accept(Secret("second"), sent, "urn:x:a")
+    grant.end()
+    assert "second" == rotate(shared(outside), "third")
+
+
 def test_with_a_server_that_allows_reuse_the_store_may_be_away(outside: Any) -> None:
     """
     Rule 4: only a new one that cannot be stored is an error.

@@ -296,7 +296,7 @@ def test_generations(backing: Any) -> None:
 # What is in it, for those who can get at it.
 
 
-FIRST, SECOND = StoredGrant(Secret("first-rt")), StoredGrant(Secret("second-rt"), in_doubt=True)
+FIRST, SECOND = StoredGrant(Secret("first-rt")), StoredGrant(Secret("second-rt"), "a word")
 ENDED = StoredGrant(Secret("third-rt"), reuse_known=True, ended=("invalid_grant", "gone", None))
 
 
@@ -310,7 +310,7 @@ def test_a_refresh_token_is_swapped_for_what_was_there(outside: Any) -> None:
     assert shared.swap_grant(HERE, None, FIRST)
     assert not other.swap_grant(HERE, None, SECOND)
     assert not other.swap_grant(HERE, SECOND, ENDED)
-    assert not other.swap_grant(HERE, replace(FIRST, in_doubt=True), SECOND)
+    assert not other.swap_grant(HERE, replace(FIRST, presented="x"), SECOND)
     for before, after in ((FIRST, SECOND), (SECOND, ENDED)):
         assert before == other.load_grant(HERE)
         assert other.swap_grant(HERE, before, after)

@@ -1,14 +1,11 @@
 """
 `resource-tokens audit`: which APIs really check what they are shown?
 
-Each API is asked the same harmless question several times, and what it says to the right token is
-the measure for all else:
+Each API is asked the same harmless question several times:
 
 1. A token is presented to the API it was issued for, or it was issued for a canary: a resource that
    is no API. No API's own token is ever shown to another, whatever comes of it.
 2. Every question is one request: `GET` or `HEAD`, and no redirect is followed.
-3. Whoever lets in what must be refused has failed. Whoever treats everything alike, right or wrong,
-   has told nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +13,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from resource_tokens._destinations import display_url
 from resource_tokens._httpx import http
 from resource_tokens.cli.explain import entry_for
+from resource_tokens.cli.verdicts import (
+    Answer,
+    ApiReport,
+    Presented,
+    Report,
+    Result,
+    Verdict,
+    judged,
+    measured,
+    measured_by,
+)
 from resource_tokens.exceptions import (
     ConfigurationError,
     OAuthError,
@@ -37,135 +44,7 @@ from resource_tokens.resources import Resource
 from resource_tokens.settings import AuditRequest, Entry, Settings
 from resource_tokens.tokens import AccessToken
 
-__all__ = [
-    "Answer",
-    "ApiReport",
-    "Audit",
-    "Presented",
-    "Report",
-    "Result",
-    "Verdict",
-    "requests_from",
-]
-
-
-class Presented(StrEnum):
-    """
-    What an API is shown.
-    """
-
-    RIGHT = "right token"
-    NONE = "no token"
-    CANARY = "canary's token"
-    EXPIRED = "expired token"
-    SCOPE = "wrong scope"
-
-
-class Verdict(StrEnum):
-    """
-    What an answer means.
-    """
-
-    LET_IN = "let in"
-    """The right token, and it was taken: as it should be."""
-    REFUSED = "refused"
-    """What must be refused was refused."""
-    ACCEPTED = "accepted"
-    """What must be refused was taken."""
-    UNCLEAR = "unclear"
-    """Nothing can be said."""
-    NOT_TRIED = "not tried"
-    """Nobody has asked for it to be tried, or it cannot be had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """
-    What an API said.
-
-    Attributes:
-        status: The status; `None` if there was no answer.
-        detail: The error code of its challenge, where it redirects to, or what went wrong.
-    """
-
-    status: int | None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(part for part in (str(self.status or ""), self.detail) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """
-    What came of presenting one thing to one API.
-
-    Attributes:
-        why: What there is to know beyond the verdict.
-    """
-
-    presented: Presented
-    verdict: Verdict
-    answer: Answer | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiReport:
-    """
-    What came of asking one API.
-
-    Attributes:
-        line: The line of the settings that names it.
-        request: What it was asked; `None` if nobody has named a request.
-    """
-
-    destination: str
-    resource: str
-    line: int | None
-    request: AuditRequest | None
-    results: tuple[Result, ...]
-
-    def result_of(self, presented: Presented) -> Result:
-        """
-        What came of presenting this.
-        """
-        return next(result for result in self.results if result.presented is presented)
-
-    @property
-    def verdict(self) -> Literal["fails", "unclear", "holds"]:
-        """
-        All of it in a word.
-        """
-        verdicts = {result.verdict for result in self.results}
-        if Verdict.ACCEPTED in verdicts:
-            return "fails"
-        return "unclear" if Verdict.UNCLEAR in verdicts else "holds"
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """
-    What came of an audit. It holds no token.
-
-    Attributes:
-        origin: The settings.
-    """
-
-    origin: str
-    at: datetime
-    apis: tuple[ApiReport, ...]
-
-    @property
-    def status(self) -> int:
-        """
-        The exit status: 1 if an API has accepted what it must refuse, 2 if something could not be
-        judged, 0 if all is well.
-        """
-        verdicts = {api.verdict for api in self.apis}
-        if "fails" in verdicts:
-            return 1
-        return 2 if "unclear" in verdicts or not verdicts else 0
+__all__ = ["Audit", "requests_from"]
 
 
 @dataclass(slots=True)
@@ -313,25 +192,12 @@ class Audit:
             self._unclear(api, Presented.RIGHT, f"no token could be had: {error}")
         else:
             answer = self._present(api, Presented.RIGHT, api.right)
-            api.results[Presented.RIGHT] = _measured(answer)
+            api.results[Presented.RIGHT] = measured(answer)
         self._show(api, Presented.NONE, None)
-        self._look_again_at_right(api)
+        right, none = api.results[Presented.RIGHT], api.results[Presented.NONE]
+        api.results[Presented.RIGHT] = measured_by(right, none)
         self._ask_with_canary(api)
         self._ask_with_wrong_scope(api)
-
-    def _look_again_at_right(self, api: _Asking) -> None:
-        """
-        An API that refuses whoever has no token, and answers the right one that there is nothing
-        to be seen, has let it in.
-        """
-        right, none = api.results[Presented.RIGHT], api.results[Presented.NONE]
-        answer = right.answer
-        if right.verdict is Verdict.LET_IN or none.verdict is not Verdict.REFUSED or answer is None:
-            return
-        if answer.status not in (401, 403) and not _is_none(answer):
-            api.results[Presented.RIGHT] = replace(
-                right, verdict=Verdict.LET_IN, why="it got further than without a token"
-            )
 
     def _ask_with_canary(self, api: _Asking) -> None:
         why = self._why_no_canary(api.entry)
@@ -410,7 +276,7 @@ class Audit:
         Present what must be refused, and judge the answer.
         """
         answer = self._present(api, presented, token)
-        verdict, why = _judged(answer, api.control, alike=alike)
+        verdict, why = judged(answer, api.control, alike=alike)
         api.results[presented] = Result(presented, verdict, answer, why)
 
     def _present(self, api: _Asking, presented: Presented, token: AccessToken | None) -> Answer:
@@ -495,60 +361,6 @@ def requests_from(settings: Settings, lines: Iterable[str]) -> dict[str, AuditRe
             url.strip(), "GET" if method == "GET" else "HEAD", wrong_scopes
         )
     return requests
-
-
-def _measured(answer: Answer) -> Result:
-    """
-    What the answer to the right token means.
-    """
-    if answer.status is not None and 200 <= answer.status < 300:
-        return Result(Presented.RIGHT, Verdict.LET_IN, answer)
-    why = "name a request that the right token is good for"
-    if answer.status in (401, 403):
-        why = f"the right token is refused as well: {why}"
-    elif _is_none(answer):
-        why = "the API did not answer it as usual: try again later"
-    return Result(Presented.RIGHT, Verdict.UNCLEAR, answer, why)
-
-
-def _judged(answer: Answer, control: Answer | None, *, alike: bool) -> tuple[Verdict, str]:
-    """
-    What an answer to something that must be refused means, by the side of that to the right token.
-
-    Args:
-        answer: The answer.
-        control: The answer to the right token.
-        alike: Whether scopes were not what was wrong.
-    """
-    status = answer.status
-    if status is not None and 200 <= status < 300:
-        return Verdict.ACCEPTED, ""
-    if _is_none(answer):
-        return Verdict.UNCLEAR, "the API did not answer it as usual: try again later"
-    if status is not None and 300 <= status < 400:
-        return Verdict.UNCLEAR, "it redirects, and nobody has followed it"
-    if control is None or _is_none(control):
-        return Verdict.UNCLEAR, "there is no answer to the right token to compare with"
-    if status == control.status:
-        return Verdict.UNCLEAR, "the right token gets the same answer"
-    good = control.status is not None and 200 <= control.status < 300
-    # RFC 6750 3.1, and APIs that hide what somebody may not see.
-    refusals = (400, 401, 403, 404) if good else (401, 403)
-    if status not in refusals:
-        return Verdict.UNCLEAR, "that is no refusal of a token"
-    if status == 403 and not alike:
-        return Verdict.UNCLEAR, (
-            "it may be refused for its scopes, not for its audience: let the canary have the "
-            "scopes of this API"
-        )
-    return Verdict.REFUSED, ""
-
-
-def _is_none(answer: Answer) -> bool:
-    """
-    Whether an answer says something of the state of the API only.
-    """
-    return answer.status is None or answer.status == 429 or answer.status >= 500
 
 
 def _expiry(token: AccessToken) -> float:

@@ -8,8 +8,8 @@ import re
 from html import escape
 
 from resource_tokens import __version__
-from resource_tokens.cli.audit import ApiReport, Presented, Report, Result, Verdict
 from resource_tokens.cli.audit_reports import MEANINGS, headline, told_of
+from resource_tokens.cli.verdicts import ApiReport, Presented, Report, Result, Verdict
 
 __all__ = ["as_html"]
 

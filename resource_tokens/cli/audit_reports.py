@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from resource_tokens import __version__
-from resource_tokens.cli.audit import ApiReport, Presented, Report, Result, Verdict
 from resource_tokens.cli.terminal import safe
+from resource_tokens.cli.verdicts import ApiReport, Presented, Report, Result, Verdict
 
 __all__ = ["MEANINGS", "Meaning", "as_json", "as_junit", "as_sarif", "headline", "print_report"]
 
@@ -80,6 +80,9 @@ _STYLES = {
 }
 
 
+_WIDE = 110
+
+
 def headline(report: Report) -> str:
     """
     All of it in a sentence.
@@ -101,13 +104,15 @@ def print_report(report: Report, console: Console) -> None:
     """
     A matrix of APIs and what they were shown, and what there is to know about it.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
-    table.add_column("API", overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("API", overflow="fold", min_width=24)
+    # On a narrow terminal in two lines.
+    narrow = "\n" if console.width < _WIDE else " "
     for presented in Presented:
-        table.add_column(presented.value)
+        table.add_column(presented.value.replace(" ", narrow))
     for api in report.apis:
-        cells = [api.result_of(presented) for presented in Presented]
-        table.add_row(safe(api.destination), *map(_cell, cells))
+        cells = [_cell(api.result_of(presented), narrow) for presented in Presented]
+        table.add_row(safe(api.destination), *cells)
     console.print(table, soft_wrap=False)
     console.print()
     for api in report.apis:
@@ -120,10 +125,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(safe(headline(report), worst))
 
 
-def _cell(result: Result) -> Any:
+def _cell(result: Result, narrow: str) -> Any:
     word, style = _STYLES[result.verdict]
     status = "" if result.answer is None or result.answer.status is None else result.answer.status
-    return safe(f"{word} {status}".strip(), style)
+    return safe(f"{word}{narrow}{status}".strip(), style)
 
 
 def told_of(result: Result) -> str:

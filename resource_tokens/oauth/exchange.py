@@ -321,7 +321,8 @@ class _Chained(Grant):
     portable: ClassVar[bool] = False
 
     def __init__(self, first: TokenRequest, extra: Parameters, assertion: Parameters = ()) -> None:
-        self.first: TokenRequest = first
+        # It is set here alone, so that it can be less than what it overrides.
+        self.first: TokenRequest = first  # pyright: ignore[reportIncompatibleVariableOverride]
         self._extra = extra
         self._assertion = assertion
         self.expires_at, self.rotates = first.grant.expires_at, first.grant.rotates

@@ -132,6 +132,8 @@ class DialectTable(Table):
     """How several targets are written."""
     target_grants: list[Text] | None = None
     """The grants with which the server takes the target; all by default."""
+    exchange_target: dict[str, str] | None = None
+    """The parameters that name the target in a token exchange, if they are others."""
     form: Literal["post", "get"] | None = None
     """Whether parameters go in a form or, for clients without a credential, in the URL."""
     headers: dict[str, str] | None = None
@@ -364,6 +366,8 @@ class ResourceTable(Table):
     """How much is asked of a token's `aud`."""
     redirects: Literal["withhold", "reauthorize"] | None = None
     """What happens when another resource redirects here."""
+    subject: Literal["optional", "required", "none"] | None = None
+    """On whose behalf it is called; `"required"` refuses a request without a subject."""
     allow_http_proxy: bool | None = None
     """Let a proxy that is spoken to in plain http see the token."""
     connect_to: Text | None = None
