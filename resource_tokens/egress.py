@@ -159,8 +159,8 @@ class Bindings:
         self._lock = SafeLock()
         # Written under _lock. Read without it, as reading a dictionary is atomic.
         self._bound: dict[bytes, Identity] = {}
-        # By how they end, the length of those that end so: where in a text a token may be.
-        self._ends: dict[int, int] = {}
+        # By how they end, the lengths of those that end so: where in a text a token may be.
+        self._ends: dict[int, tuple[int, ...]] = {}
         # Only a few, as each holds its token a second time.
         self._shown: dict[TokenKey, Shown] = {}
         # The length of the shortest token so far: nothing shorter needs to be looked at.
@@ -181,7 +181,10 @@ class Bindings:
         mark = self._fingerprint(token.reveal().encode("ascii"))
         with self._lock:
             known = self._bound.setdefault(mark, request.identity)
-            self._ends[hash(token.reveal().encode("ascii")[-_END:])] = len(token.reveal())
+            end = hash(token.reveal().encode("ascii")[-_END:])
+            lengths = self._ends.get(end, ())
+            if len(token.reveal()) not in lengths:
+                self._ends[end] = (*lengths, len(token.reveal()))
             self.shortest = min(self.shortest, len(token.reveal()))
             while len(self._bound) > self._maxsize:
                 del self._bound[next(iter(self._bound))]
@@ -252,9 +255,8 @@ class Bindings:
         """
         for boundary in _BOUNDARY.finditer(text):
             end = boundary.start()
-            length = self._ends.get(hash(text[max(end - _END, 0) : end]))
-            if length is not None and length <= end:
-                word = text[end - length : end]
+            for length in self._ends.get(hash(text[max(end - _END, 0) : end]), ()):
+                word = text[max(end - length, 0) : end]
                 identity = self._bound.get(self._fingerprint(word))
                 if identity is not None:
                     yield word, identity

@@ -67,8 +67,8 @@ class HopGuard:
         "_answered",
         "_cache",
         "_cached",
+        "_given",
         "_noted",
-        "_outlived",
         "_proofs",
         "_seen",
         "_shown",
@@ -92,8 +92,9 @@ class HopGuard:
         self._turn.acquire()
         self._shown: Shown | None = None
         self._cached: CachedToken | None = None
-        # The headers of tokens that had to be replaced on the way. httpx goes on copying them.
-        self._outlived: set[bytes] = set()
+        # The headers of the token shown and of those that had to be replaced on the way, since
+        # httpx goes on copying them.
+        self._given: set[bytes] = set()
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
@@ -148,9 +149,8 @@ class HopGuard:
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
         token = cached.token
-        self._cached = cached
-        self._outlived = set()
-        self._shown = self._cache.bindings.shown(token, asked)
+        self._given = set()
+        self._take(asked, cached)
         self._withheld = ()
         self._proofs = None
         self.proof_refused = ""
@@ -214,7 +214,7 @@ class HopGuard:
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+            self._take(asked, self._cache._cached(asked) or self._cache._acquire(asked))
         headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers
@@ -302,21 +302,20 @@ class HopGuard:
             # It is stopped, and reported, before its headers go.
             return None
 
-    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
-        if self._shown is not None:
-            self._outlived.add(self._shown.header[1])
-        self._cached, self._shown = cached, self._cache.bindings.shown(cached.token, asked)
+    def _take(self, asked: TokenRequest, cached: CachedToken) -> None:
+        self._cached = cached
+        self._shown = self._cache.bindings.shown(cached.token, asked)
+        self._given.add(self._shown.header[1])
 
     def _renewed(self, hop: Hop) -> Hop:
         """
         The hop with the token of now in the place of one that was replaced.
         """
         shown = self._shown
-        if not self._outlived or shown is None:
+        if len(self._given) < 2 or shown is None:
             return hop
         headers = [
-            shown.header if value in self._outlived else (name, value)
-            for name, value in hop.headers
+            shown.header if value in self._given else (name, value) for name, value in hop.headers
         ]
         return hop._replace(headers=headers)
 
@@ -347,8 +346,8 @@ class HopGuard:
             headers = self._constrained(hop, [*ruling.headers, *added], home=True)
             self._note("shown", hop, headers=headers)
             return headers, None
-        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
+        reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
         self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)
@@ -504,7 +503,7 @@ class AsyncHopGuard(HopGuard):
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+            self._take(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
         headers, other = self._settle(self._renewed(hop))
         if other is None:
             return headers

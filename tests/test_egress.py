@@ -613,6 +613,18 @@ def test_each_of_several_tokens_is_found() -> None:
         assert not {LIVE, LIVE[::-1]} & {*bindings.masked(text).split(",")}
 
 
+def test_tokens_that_end_alike_are_told_apart() -> None:
+    """
+    P3: some servers write the same at the end of each, such as a region.
+    """
+    values = [f"{'x' * number}-token-of-number-{number}.eu-central-1" for number in range(30)]
+    bindings = bound(*((value, f"urn:x:{number}") for number, value in enumerate(values)))
+
+    for number, value in enumerate(values):
+        found = bindings.tokens_in(f"Bearer {value}".encode())
+        assert f"urn:x:{number}" in [each.resource for each in found]
+
+
 @given(
     token=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=16, max_size=90),
     before=st.text(max_size=60),

@@ -353,13 +353,42 @@ def test_a_token_that_has_ended_is_renewed_for_its_resource_alone(
     auth = world.auth({world.sink.url: ORDERS, world.billing.url: BILLING}, clock=clock)
     with caller.client(auth=auth, follow_redirects=True) as client:
         assert 401 == client.get(f"{world.sink.url}/abroad").status_code
-        assert 1 == len(world.server.issued)
+        # Somebody else leads back.
+        world.billing.redirect("/x", f"{world.sink.url}/next")
+        client.get(f"{world.sink.url}/abroad")
+        assert 2 == len(world.server.issued)
+        assert [[]] == authorizations(world.sink, "/next")
         caller.token_for(auth, world.sink.url)
         world.server.fail_next(9, status=400, error="invalid_client")
         with pytest.raises(OAuthError, match="invalid_client"):
             client.get(f"{world.sink.url}/home")
 
-    assert [] == authorizations(world.sink, "/next")
+    assert [[]] == authorizations(world.sink, "/next")
+
+
+def test_no_token_is_renewed_for_a_request_that_is_stopped(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P3, P7: it has ended since the request was made, and would go somewhere else.
+    """
+
+    def wait(_request: Any) -> None:
+        clock.advance(3600)
+
+    async def await_(request: Any) -> None:
+        wait(request)
+
+    hooks = {"request": [wait if caller.blocking else await_]}
+    auth = world.auth(clock=clock)
+    with (
+        caller.client(auth=auth, event_hooks=hooks) as client,
+        pytest.raises(EgressBlockedError, match="Host"),
+    ):
+        client.get(world.orders.url, headers={"Host": "billing.example.com"})
+
+    assert 1 == len(world.server.issued)
+    assert () == world.orders.requests
 
 
 # One request, sent twice.
