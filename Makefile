@@ -45,7 +45,7 @@ dist: $(VENVS)/release/.ready
 	$(VENVS)/release/bin/python -m build --outdir dist
 	$(PYTHON) -m venv --without-pip $(VENVS)/shipped
 	$(VENVS)/release/bin/python -m pip --python $(VENVS)/shipped/bin/python install --quiet \
-		"$$(echo dist/*.whl)[cli,httpx2,otel,redis]"
+		"$$(echo dist/*.whl)[$(EXTRAS)]"
 	$(VENVS)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
 		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json \
 		$(VENVS)/shipped/bin/python

@@ -60,6 +60,7 @@ _MODULES = (
     "resource_tokens.conformance",
     "resource_tokens.inbound",
     "resource_tokens.ledger",
+    "resource_tokens.redis",
     "resource_tokens.stores",
     "resource_tokens.telemetry",
     "resource_tokens.testing",

@@ -97,8 +97,6 @@ class Acquirer:
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
         self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
-        # What the tokens that are kept were asked for with.
-        self._asked: LRUCache[TokenKey, TokenRequest] = LRUCache(memory.maxsize)
         # How often `forget` was called, for all resources and for each.
         self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
 
@@ -229,17 +227,18 @@ class Acquirer:
         What there is to revoke: every token that is kept here, and those that others have left for
         these requests.
         """
-        with self._lock:
-            asked = dict(self._asked)
-        tokens = {key: cached.token for key in asked if (cached := self._memory.load(key))}
+        tokens = dict[TokenKey, tuple[TokenRequest, AccessToken]]()
+        for cached in self._memory.tokens():
+            if cached.asked is not None:
+                tokens[cached.asked.key] = cached.asked, cached.token
         for request in requests:
             if self._sharing is not None and request.key not in tokens:
                 left = await self._sharing.left(request, io)
                 if left is not None:
-                    tokens[request.key], asked[request.key] = left.token, in_no_name(request)
+                    tokens[request.key] = in_no_name(request), left.token
         return [
-            Revocation(asked[key], Secret(token.reveal()), "access_token")
-            for key, token in tokens.items()
+            Revocation(asked, Secret(token.reveal()), "access_token")
+            for asked, token in tokens.values()
         ]
 
     async def revoke(self, revocation: Revocation, io: IO) -> None:
@@ -487,7 +486,7 @@ class Acquirer:
         """
         Keep a token that was asked for after so many calls of `forget`.
         """
-        cached = answered.cached
+        cached = replace(answered.cached, asked=in_no_name(request))
         if before == self._times_forgotten(request):
             self._memory.save(request.key, cached)
         # Again, for `forget` may have come in between.
@@ -495,7 +494,6 @@ class Acquirer:
             self._memory.forget(lambda other: other.token.same_as(cached.token))
         with self._lock:
             self._cool_downs.pop(request.key, None)
-            self._asked[request.key] = in_no_name(request)
         self._report(request, "token_loaded" if answered.loaded else name)
         for remark, words in answered.remarks:
             self._report(request, remark, words)

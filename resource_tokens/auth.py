@@ -140,6 +140,8 @@ class ResourceTokenAuth(_Auth):
         path: str | os.PathLike[str],
         *,
         on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
     ) -> ResourceTokenAuth:
         """
         The auth object that a settings file describes.
@@ -147,6 +149,8 @@ class ResourceTokenAuth(_Auth):
         Args:
             path: The file. Paths in it are relative to its folder.
             on_event: Called with each `TokenEvent`.
+            ledger: Where each use of a token is recorded.
+            telemetry: What counts and times.
 
         Raises:
             ConfigurationError: If anything in the file is wrong, with all that is.
@@ -154,23 +158,30 @@ class ResourceTokenAuth(_Auth):
         """
         from resource_tokens.settings import file
 
-        return file.load(path).auth(on_event)
+        return file.load(path).auth(on_event, ledger=ledger, telemetry=telemetry)
 
     @staticmethod
-    def from_env(*, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+    def from_env(
+        *,
+        on_event: Callable[[TokenEvent], object] | None = None,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
+    ) -> ResourceTokenAuth:
         """
         The auth object that the environment describes: in the variables `RESOURCE_TOKENS_ISSUER`,
         `RESOURCE_TOKENS_CLIENT_ID` and others, or in the file that `RESOURCE_TOKENS_CONFIG` names.
 
         Args:
             on_event: Called with each `TokenEvent`.
+            ledger: Where each use of a token is recorded.
+            telemetry: What counts and times.
 
         Raises:
             ConfigurationError: If anything is missing or wrong, with all that is.
         """
         from resource_tokens.settings import environment
 
-        return environment.load().auth(on_event)
+        return environment.load().auth(on_event, ledger=ledger, telemetry=telemetry)
 
     def scoped(self, *scopes: str) -> ResourceTokenAuth:
         """
@@ -280,7 +291,7 @@ class ResourceTokenAuth(_Auth):
             ConfigurationError: If its tokens are not bound to a key.
         """
         resource = self._mapped(url)
-        key = self.cache._request_for(resource).proof_key
+        key = self.cache._built(resource, None).proof_key
         if key is None:
             raise ConfigurationError(
                 f"The tokens of {resource.identifier!r} are bound to no key, so there is nothing "

@@ -342,8 +342,8 @@ class HopGuard:
             headers = self._constrained(hop, [*ruling.headers, *added], home=True)
             self._note("shown", hop, headers=headers)
             return headers, None
-        reason = "strayed" if self.strayed else "elsewhere"
         self.strayed = True
+        reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
         self._note("withheld", hop, detail=event.detail)
         self._withheld = (*self._withheld, event)

@@ -243,11 +243,17 @@ class MemoryTokenStore:
         """
         return self._tokens.drop(matches)
 
+    def tokens(self) -> list[CachedToken]:
+        """
+        All of them.
+        """
+        return list(self._tokens.values())
+
     def resources(self) -> set[str]:
         """
         The identifiers of the resources that there are tokens of.
         """
-        return {cached.token.resource for cached in self._tokens.values()}
+        return {cached.token.resource for cached in self.tokens()}
 
     def __len__(self) -> int:
         return len(self._tokens)

@@ -10,7 +10,10 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from resource_tokens.oauth.token_endpoint import TokenRequest
 
 __all__ = ["AccessToken", "CachedToken", "Freshness", "Secret", "TokenKey"]
 
@@ -206,10 +209,14 @@ class Freshness:
 class CachedToken:
     """
     What a store keeps: a token and how long it is good.
+
+    Attributes:
+        asked: What to revoke it with: what it was asked for with, in no grant's name.
     """
 
     token: AccessToken
     freshness: Freshness
+    asked: TokenRequest | None = field(default=None, compare=False, repr=False)
 
 
 _HARD_MARGIN, _HARD_SHARE = 30.0, 0.10

@@ -31,10 +31,11 @@ from resource_tokens.cli.audit_page import as_html
 from resource_tokens.cli.audit_reports import as_json, as_junit, as_sarif
 from resource_tokens.cli.verdicts import ApiReport, Presented, Report, Verdict
 from resource_tokens.settings.file import load
-from resource_tokens.testing import LocalAuthorizationServer
+from resource_tokens.testing import LocalAuthorizationServer, LocalResourceServer
 from tests.conftest import CLIENT_ID, CLIENT_SECRET
 from tests.servers.apis import Answer, Seen, Sink
 from tests.servers.django_provider import Application, DjangoProvider
+from tests.servers.tls import authority
 
 CANARY = "https://canary.example.com/"
 NO = Answer(401, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
@@ -482,6 +483,50 @@ def test_behind_a_sidecar(town: Town) -> None:
 
     assert 0 == report.status
     assert {"stock.mesh"} == {seen.header("host")[0] for seen in api.sink.seen}
+
+
+@pytest.mark.parametrize("nonce", [None, "of-the-api"])
+def test_tokens_that_are_bound_to_a_key(town: Town, nonce: str | None) -> None:
+    """
+    P3: each is shown with a proof of its own, and the canary's as well; a nonce that an API asks
+    for is used.
+    """
+    api = town.stack.enter_context(LocalResourceServer(town.server, audience="urn:example:api"))
+    api.dpop_nonce = nonce
+    path = town.write()
+    path.write_text(f"""{path.read_text()}
+        [resources."{api.url}"]
+        identifier = "urn:example:api"
+        sender = "dpop"
+        audit = {{ url = "me" }}
+    """)
+
+    report = town.audit(path)
+
+    assert HOLDS == verdicts(report.apis[0])
+    proofs = [dict(record.headers).get("DPoP") for record in api.requests]
+    assert len(set(proofs) - {None}) == len(proofs) - proofs.count(None)
+    assert (3 if nonce is None else 5) == len(proofs)
+
+
+def test_tokens_that_are_bound_to_a_certificate(town: Town, tmp_path: Path) -> None:
+    """
+    An audit has none to show, and says so.
+    """
+    api = town.add(checks_everything)
+    authority().issue_cert("worker").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "client.pem")
+    )
+    text = town.write().read_text().replace("client_secret_basic", "tls_client_auth")
+    text = text.replace(
+        'client_secret = { env = "ORDERS_CLIENT_SECRET" }', 'certificate_file = "client.pem"'
+    ).replace(f'"{api.sink.url}', f'"{api.sink.url.replace("http:", "https:")}')
+    (tmp_path / "resource-tokens.toml").write_text(f'{text}\nsender = "mtls"')
+
+    report = town.audit(tmp_path / "resource-tokens.toml")
+
+    assert ["unclear"] * 5 == verdicts(report.apis[0])
+    assert [] == api.sink.seen
 
 
 def test_what_an_api_repeats_is_not_told(town: Town) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from typer.testing import CliRunner
 
 from resource_tokens import (
     AsyncCertificateTransport,
@@ -33,6 +34,7 @@ from resource_tokens import (
     TokenEvent,
     TokenRequestError,
 )
+from resource_tokens.cli.app import app
 from tests.conftest import Caller, Clock
 from tests.servers.apis import LedgerApi, Sink
 from tests.servers.http2 import Http2Sink
@@ -119,6 +121,32 @@ def fleet(provider: OidcProvider, tmp_path: Path) -> Iterator[Fleet]:
     provider.clear()
     with ExitStack() as stack:
         yield Fleet(provider, tmp_path, stack)
+
+
+def test_the_command_line_shows_it(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    R8705-4: what a settings file says of a certificate, `resource-tokens request` does.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("resource-tokens.toml").write_text(f"""
+        [servers.login]
+        issuer = "{fleet.server.issuer}"
+        ca_file = "ca.pem"
+        [clients.worker]
+        method = "tls_client_auth"
+        client_id = "{CLIENT}"
+        certificate_file = "client.pem"
+        [resources."{fleet.orders.url}/"]
+        identifier = "{ORDERS}"
+        sender = "mtls"
+    """)
+
+    done = CliRunner().invoke(app, ["request", f"{fleet.orders.url}/v1", "--cacert", "ca.pem"])
+
+    assert 0 == done.exit_code, done.stderr
+    assert [fleet.certificate] == shown_to(fleet.orders)
 
 
 def shown_to(api: Sink) -> list[bytes | None]:

@@ -24,6 +24,8 @@ from resource_tokens import __version__, cli
 from resource_tokens.cli import main
 from resource_tokens.cli.app import app
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, World
+from tests.servers.apis import Sink
+from tests.servers.tls import authority, serving
 
 Run = Callable[..., Result]
 
@@ -340,7 +342,7 @@ def test_explain(run: Run, settled: World) -> None:
         f"asked for    grant_type=client_credentials  resource={ORDERS}  scope=orders:read",
         (
             f"sent         {settled.orders.url}v1  Host: {settled.orders.url.split('/')[2]}  "
-            f"Bearer <token for {ORDERS}>"
+            f"<token for {ORDERS}>"
         ),
         "",
     ] == done.output.splitlines()
@@ -408,6 +410,26 @@ def test_explain_what_would_be_refused(run: Run, settled: World) -> None:
     assert f"mapped is  {settled.orders.url}" in unmapped.output
     assert "which servers read in different ways" in ambiguous.output
     assert [True, False] == [bool(one["refusal"]) for one in json.loads(nothing.output)]
+
+
+def test_explain_what_is_bound(run: Run, settled: World) -> None:
+    """
+    Tokens of subjects and tokens that are bound say so; where they may go is told all the same.
+    """
+    write(
+        settings_for(
+            settled,
+            '"https://a.example.com/" = { subject = "required", sender = "dpop" }',
+        )
+    )
+
+    plain = run("explain", "https://a.example.com/", "--redirect-to", settled.orders.url)
+
+    assert 0 == plain.exit_code
+    assert "asked for    on behalf of a subject; without one a request is refused" in plain.output
+    assert "bound        to the proof key:" in plain.output
+    assert "<token for https://a.example.com/>" in plain.output
+    assert f"no token - that destination is mapped to {ORDERS!r}." in plain.output
 
 
 def test_explain_what_goes_without(run: Run, settled: World) -> None:
@@ -546,6 +568,38 @@ def test_request_to_a_file(run: Run, settled: World) -> None:
     head, _, rest = Path("head.bin").read_bytes().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert body == rest
+
+
+def test_request_with_a_bound_token(run: Run, settled: World) -> None:
+    """
+    P9: the proof goes along, and is not told.
+    """
+    write(settings_for(settled).replace('"orders:read"]', '"orders:read"], sender = "dpop"'))
+
+    done = run("request", "-v", settled.orders.url)
+
+    assert 0 == done.exit_code
+    [record] = settled.orders.requests
+    headers = {name.lower(): value for name, value in record.headers}
+    assert headers["authorization"].startswith("DPoP ")
+    assert headers["dpop"] not in done.stderr
+    assert settled.server.issued[0] not in done.stderr
+
+
+def test_request_to_an_authority_of_ones_own(run: Run, settled: World, tmp_path: Path) -> None:
+    """
+    Whom to trust is said, as for the token requests.
+    """
+    authority().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with Sink(tls=serving()) as sink:
+        write(settings_for(settled, f'"{sink.url}/" = "urn:example:sink"'))
+
+        trusted = run("request", f"{sink.url}/v1", "--cacert", "ca.pem")
+        strange = run("request", f"{sink.url}/v1")
+
+    assert [0, 2] == [trusted.exit_code, strange.exit_code]
+    assert {"path": "/v1"} == json.loads(trusted.stdout)
+    assert "CERTIFICATE_VERIFY_FAILED" in strange.stderr
 
 
 def test_request_that_is_redirected_away(run: Run, settled: World) -> None:

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ from resource_tokens import (
     EgressGuard,
     Resource,
     ResourceMap,
+    ResourceTokenAuth,
+    SubjectToken,
 )
 from resource_tokens.ledger import TokenUse, UseLedger, Uses
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, Caller, World
@@ -97,6 +100,37 @@ def test_which_token_went_where(caller: Caller, world: World, ledger: Ledger) ->
     assert [("shown", world.billing.url)] == ledger.of(billing)
     assert "no resource is mapped to that destination." == ledger[2].detail
     assert "" == ledger[2].rule
+
+
+def test_a_token_that_strays_is_withheld_for_a_reason(
+    caller: Caller, world: World, ledger: Ledger
+) -> None:
+    """
+    P11: elsewhere, elsewhere again, and back: each hop has its reason, in the events as well.
+    """
+    world.orders.redirect("/", f"{world.sink.url}/first")
+    world.sink.redirect("/first", to=f"{world.sink.url}/second")
+    world.sink.redirect("/second", to=f"{world.orders.url}v1")
+    auth = world.auth(ledger=ledger.hook)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        client.get(world.orders.url)
+
+    withheld = [event for event in world.events if event.name == "token_withheld"]
+    assert ["elsewhere", "elsewhere", "strayed"] == [event.reason for event in withheld]
+    assert ["shown", "withheld", "withheld", "withheld"] == [use.decision for use in ledger]
+
+
+def test_a_request_without_a_token_is_no_record(
+    caller: Caller, world: World, ledger: Ledger
+) -> None:
+    """
+    The ledger is of tokens: a request that carries none is not in it.
+    """
+    auth = world.auth(ledger=ledger.hook, unmapped="anonymous")
+    with caller.client(auth=auth) as client:
+        client.get(world.sink.url)
+
+    assert [] == ledger
 
 
 def test_a_retry_shows_another_token(caller: Caller, world: World, ledger: Ledger) -> None:
@@ -254,6 +288,70 @@ def test_a_key_that_is_none(key: Any) -> None:
     """
     with pytest.raises(ConfigurationError, match=r"at least 16 .* secrets\.token_bytes"):
         UseLedger(print, key=key)
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_what_settings_describe_can_be_recorded(
+    world: World,
+    ledger: Ledger,
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    An auth object that comes from a file or from the environment takes a ledger as well.
+    """
+    settings = {
+        "RESOURCE_TOKENS_ISSUER": world.server.issuer,
+        "RESOURCE_TOKENS_CLIENT_ID": CLIENT_ID,
+        "RESOURCE_TOKENS_CLIENT_SECRET": CLIENT_SECRET,
+        "RESOURCE_TOKENS_RESOURCES": world.orders.url,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    if source == "environment":
+        auth = ResourceTokenAuth.from_env(ledger=ledger.hook)
+    else:
+        written = tmp_path / "resource-tokens.toml"
+        written.write_text(
+            f"""
+            [servers.login]
+            issuer = "{world.server.issuer}"
+
+            [clients.worker]
+            method = "client_secret_basic"
+            client_id = "{CLIENT_ID}"
+            client_secret = {{ env = "RESOURCE_TOKENS_CLIENT_SECRET" }}
+
+            [resources]
+            "{world.orders.url}" = {{}}
+            """
+        )
+        monkeypatch.delenv("RESOURCE_TOKENS_ISSUER")
+        auth = ResourceTokenAuth.from_toml(written, ledger=ledger.hook)
+    with httpx.Client(auth=auth, trust_env=False) as client:
+        client.get(f"{world.orders.url}v1")
+
+    assert [("shown", f"{world.orders.url}v1")] == ledger.of(world.server.issued[0])
+
+
+def test_the_token_of_a_user_is_a_record_without_the_user(
+    caller: Caller, world: World, ledger: Ledger
+) -> None:
+    """
+    On behalf of a user, the record is of the token that was exchanged; it names no subject.
+    """
+    issued = world.auth().token_for(world.billing.url).reveal()
+    auth = world.auth({world.orders.url: ORDERS}, ledger=ledger.hook)
+    view = auth.on_behalf_of(SubjectToken(issued, subject="alice"))
+    with caller.client(auth=view) as client:
+        client.get(world.orders.url)
+
+    exchanged = world.server.issued[-1]
+    assert issued != exchanged
+    assert [("shown", world.orders.url)] == ledger.of(exchanged)
+    assert [] == ledger.of(issued)
+    assert "alice" not in repr(ledger)
 
 
 def test_a_function_alone_is_no_ledger(world: World) -> None:

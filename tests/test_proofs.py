@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from resource_tokens import (
     RefreshToken,
     Resource,
     ResourceTokenAuth,
+    SubjectToken,
     TokenRequestError,
     UnmappedDestinationError,
 )
@@ -771,3 +773,55 @@ def test_the_servers_for_tests_take_no_wrong_proof(
     assert [200, 400] == [answer.status_code for answer in answers]
     assert "invalid_dpop_proof" == answers[1].json()["error"]
     assert words in answers[1].json()["error_description"]
+
+
+def test_a_request_and_its_key_go_together(world: World) -> None:
+    """
+    P2: one without a key for a resource that is to have one, or the other way round, is not made.
+    """
+    auth = proving(world)
+    request = auth.cache._request_for(next(iter(auth.resources))[1])
+
+    with pytest.raises(ConfigurationError, match="goes with sender='dpop'"):
+        replace(request, proof_key=None)
+
+
+@BOTH
+def test_the_tokens_of_users_are_bound_to_the_key_of_the_service(
+    caller: Caller, world: World
+) -> None:
+    """
+    P2, R9449-5: each user's own token, one key; and a proof for any of them, in a view or not.
+    """
+    resource = bound(ORDERS, subject="required")
+    auth = world.auth({world.orders.url: resource}, proof_key=KEY)
+    views = [
+        auth.on_behalf_of(
+            SubjectToken(
+                world.server.user_token(name, audience="urn:example:me"),
+                issuer=world.server.issuer,
+            )
+        )
+        for name in ("alice", "bob")
+    ]
+    with caller.client() as client:
+        answers = [client.get(world.orders.url, auth=view) for view in views]
+
+    assert [200, 200] == [answer.status_code for answer in answers]
+    assert 2 == len(world.orders.tokens_seen())
+    assert {KEY.thumbprint} == {read_proof(proof)[2] for proof in proofs_at(world.orders)}
+    token = caller.token_for(views[0], world.orders.url)
+    assert read_proof(auth.proof_for("GET", world.orders.url, token))
+
+
+@BOTH
+def test_a_403_that_is_not_about_scopes_is_the_callers(caller: Caller, world: World) -> None:
+    """
+    P8: it says nothing of the token or the proof.
+    """
+    world.orders.respond("/x", 403)
+    with caller.client(auth=proving(world)) as client:
+        assert 403 == client.get(f"{world.orders.url}x").status_code
+
+    assert 1 == len(world.orders.requests)
+    assert ["token_issued"] == [name for name in world.event_names() if "metadata" not in name]

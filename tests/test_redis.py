@@ -16,13 +16,12 @@ import redis.asyncio
 
 from resource_tokens import ConfigurationError, ResourceTokenAuth
 from resource_tokens.redis import RedisTokenStore
-from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError, new_key
-from resource_tokens.tokens import AccessToken, Secret, TokenKey
+from resource_tokens.stores import UnreadableEntryError, new_key
 from tests.conftest import ORDERS, Caller, Clock, World
 from tests.servers.valkey import ValkeyServer
+from tests.test_store_contract import HERE, THERE, token
 
 KEY = new_key()
-HERE, THERE = TokenKey.of(["here"]), TokenKey.of(["there"])
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +42,6 @@ def valkey(running: ValkeyServer) -> ValkeyServer:
 
 def store(valkey: ValkeyServer, *keys: str, **options: Any) -> RedisTokenStore:
     return RedisTokenStore(valkey.url, keys=keys or [KEY], **options)
-
-
-def token(
-    text: str = "a-token",
-    requested_at: float = 1e9,
-    instead_of: bytes | None = None,
-    **changes: Any,
-) -> StoredToken:
-    usual: dict[str, Any] = {
-        "resource": ORDERS,
-        "token_type": "Bearer",
-        "scopes": frozenset({"orders:read", "b"}),
-        "expires_at": datetime(2099, 1, 1, tzinfo=UTC),
-    }
-    issued = AccessToken(Secret(text), **usual | changes)
-    return StoredToken(issued, requested_at, Generation(2, 3), instead_of=instead_of)
 
 
 def test_an_entry_expires_with_its_token(valkey: ValkeyServer) -> None:

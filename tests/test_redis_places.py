@@ -25,7 +25,7 @@ from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Clock, World
 from tests.servers.tls import authority, certificate
 from tests.servers.valkey import ValkeyCluster, ValkeyServer, WatchedValkey, until
-from tests.test_redis import HERE, THERE, token
+from tests.test_store_contract import HERE, THERE, token
 
 KEY = new_key()
 GRANT = StoredGrant(Secret("a refresh token"))

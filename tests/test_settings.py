@@ -37,17 +37,22 @@ from resource_tokens import (
     ClientSecretPost,
     ConfigurationError,
     Dialect,
+    JwtBearer,
     OAuthError,
     PrivateKeyJwt,
+    ProofKey,
     PublicClient,
     RefreshToken,
     Resource,
     ResourceTokenAuth,
+    SharedRefreshToken,
     TlsClientAuth,
     TokenEvent,
+    TokenExchange,
     TokenRequestError,
 )
 from resource_tokens.cli.explain import explain
+from resource_tokens.files import FileTokenStore
 from resource_tokens.redis import RedisTokenStore
 from resource_tokens.settings import Settings, environment, model
 from resource_tokens.settings.file import load, read
@@ -163,6 +168,18 @@ default_lifetime = 60
 local_hosts = ["10.0.0.1"]
 
 [dialects.plain]
+exchange = { type = "token_exchange", requested_token_type = "access_token" }
+exchange_target = { audience = "{audience}" }
+
+[exchange]
+type = "token_exchange"
+subject_token_type = "jwt"
+actor_token = { file = "actor" }
+actor_token_type = "jwt"
+issuers = ["https://users.example.com"]
+
+[proof_key]
+key = { file = "proof.pem" }
 
 [servers.login]
 issuer = "https://login.example.com"
@@ -175,7 +192,9 @@ headers = { X-Gateway-Key = { env = "GATEWAY_KEY" } }
 canary = "urn:example:canary"
 
 [servers.other]
+issuer = "https://login.example.org/"
 token_endpoint = "https://login.example.org/token"
+revocation_endpoint = "https://login.example.org/revoke"
 dialect = "auth0"
 verify = true
 
@@ -203,10 +222,13 @@ client = "other"
 scopes = ["invoices:read", "invoices:write"]
 max_scopes = ["invoices:read", "invoices:write", "invoices:all"]
 audience = "billing"
+subject = "required"
+exchange.type = "jwt_bearer"
+exchange.first = { type = "token_exchange", requested_token_type = "id-jag" }
+sender = "dpop"
 extra = { tenant = "blue" }
 verify_audience = "require"
 redirects = "reauthorize"
-subject = "none"
 allow_http_proxy = true
 audit = { url = "v1/me", method = "HEAD", wrong_scopes = ["invoices:none"] }
 
@@ -218,6 +240,13 @@ host_header = "stock.mesh"
 """
 
 
+PROOF_KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    serialization.Encoding.PEM,
+    serialization.PrivateFormat.PKCS8,
+    serialization.NoEncryption(),
+)
+
+
 @pytest.fixture(name="everything")
 def _everything(
     written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, ring: Ring
@@ -226,6 +255,8 @@ def _everything(
     ring.secrets["example", "other"] = "in the ring"
     path = written(EVERYTHING)
     path.with_name("secret").write_text("in the file\n")
+    path.with_name("actor").write_text("an actor's token")
+    path.with_name("proof.pem").write_bytes(PROOF_KEY)
     path.with_name("ca.pem").write_bytes(authority().cert_pem.bytes())
     return load(path)
 
@@ -251,7 +282,11 @@ def test_what_constructors_take_can_be_said(everything: Settings) -> None:
         headers={"X-Gateway-Key": "gateway-key"},
     )
     other = AuthorizationServer(
-        token_endpoint="https://login.example.org/token", dialect="auth0", verify=True
+        issuer="https://login.example.org/",
+        token_endpoint="https://login.example.org/token",
+        revocation_endpoint="https://login.example.org/revoke",
+        dialect="auth0",
+        verify=True,
     )
     other_client = ClientSecretPost("other", "in the ring")
 
@@ -264,10 +299,12 @@ def test_what_constructors_take_can_be_said(everything: Settings) -> None:
             scopes=["invoices:read", "invoices:write"],
             max_scopes=["invoices:read", "invoices:write", "invoices:all"],
             audience="billing",
+            subject="required",
+            exchange=JwtBearer(first=TokenExchange(requested_token_type="id-jag")),
+            sender="dpop",
             extra={"tenant": "blue"},
             verify_audience="require",
             redirects="reauthorize",
-            subject="none",
             allow_http_proxy=True,
             server=other,
             client_auth=other_client,
@@ -279,6 +316,14 @@ def test_what_constructors_take_can_be_said(everything: Settings) -> None:
             host_header="stock.mesh",
         ),
     } == everything.resources
+    assert everything.exchange == TokenExchange(
+        subject_token_type="jwt",
+        actor_token=folder / "actor",
+        actor_token_type="jwt",
+        issuers=["https://users.example.com"],
+    )
+    assert everything.proof_key is not None
+    assert ProofKey(folder / "proof.pem").thumbprint == everything.proof_key.thumbprint
     assert "anonymous" == everything.unmapped
     assert ("https://login.example.com",) == everything.discover
     assert isinstance(everything.store, MemoryTokenStore)
@@ -313,19 +358,31 @@ def test_what_the_command_line_wants_to_know(everything: Settings) -> None:
     assert billing.audit is not None
     assert "https://gw.example.com/billing/v1/me" == billing.audit.url
     assert ("HEAD", ["invoices:none"]) == (billing.audit.method, [*billing.audit.wrong_scopes])
-    [secret] = everything.secret_files
+    secret, actor, key = everything.secret_files
     assert ("clients", "worker", "client_secret") == secret.key
     assert "secret" == secret.path.name
-    assert 41 == everything.lines(secret.key)
+    line = EVERYTHING.splitlines()[(everything.lines(secret.key) or 0) - 1]
+    assert 'client_secret = { file = "secret" }' == line
+    assert [("exchange", "actor_token"), ("proof_key", "key")] == [actor.key, key.key]
 
 
 # What is an object of Python, and what a file says in another way.
 UNSAYABLE: dict[str, set[str]] = {
     "AuthorizationServer": {"transport"},
-    "Dialect": {"name", "exchange"},
-    "Resource": {"server", "client_auth", "exchange"},
-    "ResourceTokenAuth": {"server", "client_auth", "exchange", "on_event", "clock", "wall_clock"},
+    "Dialect": {"name"},
+    "Resource": {"server", "client_auth"},
+    "ResourceTokenAuth": {
+        "server",
+        "client_auth",
+        "on_event",
+        "ledger",
+        "telemetry",
+        "clock",
+        "wall_clock",
+    },
+    "FileTokenStore": {"clock", "wall_clock"},
     "ResourceMap": {"resources"},
+    "SharedRefreshToken": {"store"},
     "RefreshToken": {"on_rotation"},
     "ClientAssertionFile": {"path"},
     "PrivateKeyJwt": {"certificate"},
@@ -345,6 +402,11 @@ TABLES: list[tuple[Any, Any]] = [
     (TlsClientAuth, model.TlsClientTable),
     (PublicClient, model.PublicClientTable),
     (RedisTokenStore, model.RedisStoreTable),
+    (FileTokenStore, model.FileStoreTable),
+    (SharedRefreshToken, model.RefreshTokenTable),
+    (TokenExchange, model.TokenExchangeTable),
+    (JwtBearer, model.JwtBearerTable),
+    (ProofKey, model.ProofKeyTable),
 ]
 
 
@@ -520,6 +582,35 @@ def test_a_refresh_token_in_a_variable_must_be_one_that_stays(
     assert isinstance(kept.grant, RefreshToken)
 
 
+def test_secrets_of_the_whole_file_that_lead_nowhere(written: Callable[[str], Path]) -> None:
+    """
+    A grant, an exchange, a proof key and a store are not made without theirs, and each is told.
+    """
+    nowhere = '{ env = "NOT_SET" }'
+    text = f"""
+        exchange = {{ type = "token_exchange", actor_token = {nowhere}, actor_token_type = "jwt" }}
+        grant = {{ type = "refresh_token", refresh_token = {nowhere}, reusable = true }}
+        proof_key = {{ key = {nowhere} }}
+        store = {{ type = "file", keys = [{nowhere}] }}
+    """
+
+    assert [
+        "line 2, exchange.actor_token: the environment variable NOT_SET is not set.",
+        "line 3, grant.refresh_token: the environment variable NOT_SET is not set.",
+        "line 4, proof_key.key: the environment variable NOT_SET is not set.",
+        "line 5, store.keys[0]: the environment variable NOT_SET is not set.",
+    ] == problems_in(written(text + textwrap.indent(SIMPLE, "        ")))
+
+
+def test_the_on_behalf_of_flow(written: Callable[[str], Path]) -> None:
+    """
+    Of Entra ID, which takes a JWT as a grant.
+    """
+    flow = 'exchange = { type = "jwt_bearer", requested_token_use = "on_behalf_of" }\n'
+
+    assert JwtBearer(requested_token_use="on_behalf_of") == load(written(flow + SIMPLE)).exchange
+
+
 def test_a_refresh_token_that_cannot_be_stored_leaves_nothing_behind(
     written: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -569,6 +660,25 @@ def test_a_shared_store(written: Callable[[str], Path], monkeypatch: pytest.Monk
     assert ["line 13, store.keys: found an array; expected one entry at least."] == [
         problem.partition(" What")[0] for problem in keyless
     ]
+
+
+def test_a_store_in_a_file(written: Callable[[str], Path], tmp_path: Path) -> None:
+    """
+    With its key in a file, and the refresh token of several processes kept in it.
+    """
+    (tmp_path / "key").write_text(new_key())
+    (tmp_path / "key").chmod(0o600)
+    store = '[store]\ntype = "file"\nfolder = "state"\nkeys = [{ file = "key" }]\nmaxsize = 9\n'
+    grant = '[grant]\ntype = "refresh_token"\nrefresh_token = { file = "rt" }\nshared = true\n'
+    (tmp_path / "rt").write_text("rt-1")
+
+    shared = load(written(SIMPLE + store + grant))
+    [storeless] = problems_in(written(SIMPLE + grant))
+
+    assert isinstance(shared.store, FileTokenStore)
+    assert isinstance(shared.grant, SharedRefreshToken)
+    assert ["rt", "key"] == sorted((s.path.name for s in shared.secret_files), reverse=True)
+    assert "give a store that keeps refresh tokens" in storeless
 
 
 def test_the_client_credentials_grant_can_be_named(written: Callable[[str], Path]) -> None:

@@ -1139,7 +1139,8 @@ class TestPlugin:
         before = threading.active_count()
         servers = pytest_plugin.authorization_server.__wrapped__()  # type: ignore[attr-defined]
         server = next(servers)
-        starts = pytest_plugin.resource_server.__wrapped__(server)  # type: ignore[attr-defined]
+        ledger = pytest_plugin.token_ledger.__wrapped__(server)  # type: ignore[attr-defined]
+        starts = pytest_plugin.resource_server.__wrapped__(server, ledger)  # type: ignore[attr-defined]
         next(starts)(audience=ORDERS)
         during = threading.active_count()
 

@@ -179,10 +179,12 @@ def _print_explanation(explanation: Explanation) -> None:
             ("resource", entry.resource.identifier),
             ("server", f"{entry.server.name} ({entry.server_name})"),
             ("client", f"{auth.client_id} ({entry.client_name}), by {auth.method}"),
-            ("asked for", asked),
+            ("asked for", asked or "on behalf of a subject; without one a request is refused"),
         ]
+        if entry.resource.sender != "bearer":
+            rows.append(("bound", _BOUND[entry.resource.sender]))
     for hop in explanation.hops:
-        carried = "no token" if hop.token_for is None else f"Bearer <token for {hop.token_for}>"
+        carried = "no token" if hop.token_for is None else f"<token for {hop.token_for}>"
         why = f" - {hop.why}" if hop.why else ""
         rows.append(("sent", f"{hop.url}  Host: {hop.host}  {carried}{why}"))
     if explanation.refusal:
@@ -191,6 +193,12 @@ def _print_explanation(explanation: Explanation) -> None:
         rows.append(("mapped is", explanation.hint))
     print_pairs(console, rows)
     console.print()
+
+
+_BOUND = {
+    "dpop": "to the proof key: each request proves that it has it (RFC 9449)",
+    "mtls": "to the client certificate, which the connection has to show (RFC 8705)",
+}
 
 
 @app.command()
@@ -280,6 +288,9 @@ def request(
     location: Annotated[bool, typer.Option("--location", "-L", help="Follow redirects.")] = False,
     scope: Scopes = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the network.")] = 30.0,
+    cacert: Annotated[
+        Path | None, typer.Option(help="A file with the certificate authorities to trust.")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Tell the exchange on standard error.")
     ] = False,
@@ -307,6 +318,7 @@ def request(
             body,
             location,
             timeout,
+            cacert,
             output,
             include,
             verbose,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,7 @@ from resource_tokens.exceptions import (
     ResourceTokensError,
 )
 from resource_tokens.oauth.challenges import challenges_in
+from resource_tokens.oauth.dpop import ProofKey
 from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.jwt import claims_of
 from resource_tokens.oauth.messages import quoted
@@ -110,7 +111,9 @@ class Audit:
         ]
         for api in self._apis:
             self._check_canary(api.entry)
-        self._auth = settings.auth()
+        # Of its own, unless the settings have one: tokens may be bound to it.
+        self._proof_key = settings.proof_key or ProofKey()
+        self._auth = replace(settings, proof_key=self._proof_key).auth()
         self._clients = _Clients(timeout)
 
     @property
@@ -130,7 +133,7 @@ class Audit:
                 self._ask(api)
             # Last, as it takes its time.
             for api in self._apis:
-                if api.request is not None:
+                if Presented.EXPIRED not in api.results:
                     self._ask_with_expired(api, until=started + self._wait)
         self._auth.close()
         reports = [
@@ -182,9 +185,10 @@ class Audit:
         Show an API everything but an expired token.
         """
         if api.request is None:
-            why = "no request: name a harmless one in `audit` of this resource"
-            for presented in Presented:
-                api.results[presented] = Result(presented, Verdict.UNCLEAR, None, why)
+            self._nothing(api, "no request: name a harmless one in `audit` of this resource")
+            return
+        if api.entry.resource.sender == "mtls":
+            self._nothing(api, "its tokens are bound to a certificate, which an audit has not")
             return
         try:
             api.right = self._auth.cache.get(api.entry.resource)
@@ -216,7 +220,12 @@ class Audit:
     def _canary_of(self, api: _Asking) -> AccessToken:
         own = api.entry.resource
         canary = Resource(
-            str(api.entry.canary), server=own.server, client_auth=own.client_auth, extra=own.extra
+            str(api.entry.canary),
+            server=own.server,
+            client_auth=own.client_auth,
+            subject="none",
+            extra=own.extra,
+            sender=own.sender,
         )
         scopes = None if api.right is None else api.right.scopes
         try:
@@ -258,6 +267,10 @@ class Audit:
             self._sleep(expired - self._now())
         self._show(api, Presented.EXPIRED, api.right)
 
+    def _nothing(self, api: _Asking, why: str) -> None:
+        for presented in Presented:
+            api.results[presented] = Result(presented, Verdict.UNCLEAR, None, why)
+
     def _unclear(self, api: _Asking, presented: Presented, why: str) -> None:
         api.results[presented] = Result(presented, Verdict.UNCLEAR, None, why)
 
@@ -298,9 +311,21 @@ class Audit:
             url = url.copy_with(scheme=sidecar.scheme, host=sidecar.host, port=sidecar.port)
         # A proxy that is asked in plain http would see the token.
         client = self._clients.client(proxies=url.scheme == "https" or resource.allow_http_proxy)
+        proving = token is not None and resource.sender == "dpop"
+        nonce: str | None = None
         try:
-            with client.stream(request.method, url, headers=headers) as response:
-                return self._answer_in(response)
+            while True:
+                if proving:
+                    headers["DPoP"] = self._proof_key.proof(
+                        request.method, str(url), self._now(), nonce=nonce, token=token
+                    )
+                with client.stream(request.method, url, headers=headers) as response:
+                    wanted = response.headers.get("DPoP-Nonce")
+                    asks = proving and wanted is not None and response.status_code == 401
+                    if nonce is not None or not asks:
+                        return self._answer_in(response)
+                    # Once more, with the nonce that it asks for.
+                    nonce = wanted
         except http.HTTPError as error:
             return Answer(None, type(error).__name__)
 

@@ -81,6 +81,8 @@ class Explanation:
             "server": entry and entry.server.name,
             "client_id": entry and entry.client_auth.client_id,
             "client_authentication": entry and entry.client_auth.method,
+            "subject": entry and entry.resource.subject,
+            "sender": entry and entry.resource.sender,
             "token_request": dict(self.parameters),
             "hops": [
                 {"url": hop.url, "host": hop.host, "token_for": hop.token_for, "why": hop.why}
@@ -138,6 +140,9 @@ def entry_for(settings: Settings, url: str) -> Entry | None:
 
 
 def _parameters(settings: Settings, entry: Entry) -> tuple[tuple[str, str], ...]:
+    if entry.resource.subject == "required":
+        # That depends on the subject.
+        return ()
     request = TokenRequest(
         entry.server,
         entry.client_auth,
@@ -197,7 +202,15 @@ class _Rehearsal:
                 ClientSecretPost(f"{number}", "of nobody"),
             )
         server, client_auth = self._stand_ins[identity]
-        return replace(entry.resource, server=server, client_auth=client_auth)
+        # A rehearsal has no subject and proves nothing. Where a token may go is the same.
+        return replace(
+            entry.resource,
+            server=server,
+            client_auth=client_auth,
+            subject="none",
+            exchange=None,
+            sender="bearer",
+        )
 
     def _issue(self, request: Any) -> Any:
         resource = dict(parse_qsl(request.content.decode()))["resource"]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from resource_tokens._httpx import http
 from resource_tokens.auth import ResourceTokenAuth
+from resource_tokens.certificates import CertificateTransport
 from resource_tokens.cli.terminal import error_console, safe
 from resource_tokens.exceptions import ConfigurationError
 
@@ -23,6 +25,7 @@ class Wanted(NamedTuple):
     A request to make, and what to do with its answer.
 
     Attributes:
+        cacert: A file with the certificate authorities to trust.
         output: Where the body goes; `None` for the standard output.
         show_headers: Whether the status and the headers go before it.
         verbose: Whether the exchange is told on the standard error.
@@ -34,6 +37,7 @@ class Wanted(NamedTuple):
     body: bytes | None
     follow_redirects: bool
     timeout: float
+    cacert: Path | None
     output: Path | None
     show_headers: bool
     verbose: bool
@@ -43,9 +47,17 @@ def send(auth: ResourceTokenAuth, wanted: Wanted) -> int:
     """
     Make the request, write what comes as it comes, and return the status of the answer.
     """
+    options: dict[str, Any] = {}
+    if any(resource.sender == "mtls" for _, resource in auth.resources):
+        options["transport"] = CertificateTransport(http.HTTPTransport, verify=wanted.cacert)
+    elif wanted.cacert is not None:
+        options["verify"] = ssl.create_default_context(cafile=wanted.cacert)
     with (
         http.Client(
-            auth=auth, follow_redirects=wanted.follow_redirects, timeout=wanted.timeout
+            auth=auth,
+            follow_redirects=wanted.follow_redirects,
+            timeout=wanted.timeout,
+            **options,
         ) as client,
         client.stream(
             wanted.method, wanted.url, headers=wanted.headers, content=wanted.body

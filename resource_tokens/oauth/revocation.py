@@ -10,7 +10,7 @@ from typing import Literal
 
 from resource_tokens.exceptions import OAuthError, TokenRequestError
 from resource_tokens.oauth.client_auth import Recipient
-from resource_tokens.oauth.grants import Grant
+from resource_tokens.oauth.grants import ClientCredentials, Grant
 from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
@@ -47,8 +47,11 @@ def in_no_name(request: TokenRequest) -> TokenRequest:
     The same request without its grant and what that rests on: what may be kept for as long as the
     token is.
     """
+    if isinstance(request.grant, ClientCredentials) and request.discovered_from is None:
+        # Nothing rests on anything.
+        return request
     bare = copy(request)
-    object.__setattr__(bare, "grant", NoGrant())
+    object.__setattr__(bare, "grant", _NO_GRANT)
     object.__setattr__(bare, "discovered_from", None)
     return bare
 
@@ -137,3 +140,6 @@ class Revocation:
             resource,
             status,
         )
+
+
+_NO_GRANT = NoGrant()

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from resource_tokens.auth import ResourceTokenAuth
-from resource_tokens.events import TokenEvent
+from resource_tokens.events import Observer, TokenEvent
+from resource_tokens.ledger import UseLedger
 from resource_tokens.oauth.client_auth import ClientAuth
+from resource_tokens.oauth.dpop import ProofKey
+from resource_tokens.oauth.exchange import Exchange
 from resource_tokens.oauth.grants import Grant
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource, ResourceMap
@@ -93,6 +96,8 @@ class Settings:
     unmapped: Literal["raise", "anonymous"] = "raise"
     discover: tuple[str, ...] = ()
     grant: Grant | None = None
+    exchange: Exchange | None = None
+    proof_key: ProofKey | None = None
     store: TokenStore | MemoryTokenStore | None = None
     secret_files: tuple[SecretPath, ...] = ()
     lines: Callable[[tuple[str | int, ...]], int | None] = field(
@@ -106,9 +111,15 @@ class Settings:
         """
         return {entry.destination: entry.resource for entry in self.entries}
 
-    def auth(self, on_event: Callable[[TokenEvent], object] | None = None) -> ResourceTokenAuth:
+    def auth(
+        self,
+        on_event: Callable[[TokenEvent], object] | None = None,
+        *,
+        ledger: UseLedger | None = None,
+        telemetry: Observer | None = None,
+    ) -> ResourceTokenAuth:
         """
-        The auth object that these settings describe.
+        The auth object that these settings describe, with what no settings can describe.
 
         Raises:
             ConfigurationError: If they do not go together.
@@ -119,6 +130,10 @@ class Settings:
             ResourceMap(self.resources, discover=self.discover),
             unmapped=self.unmapped,
             grant=self.grant,
+            exchange=self.exchange,
+            proof_key=self.proof_key,
             store=self.store,
             on_event=on_event,
+            ledger=ledger,
+            telemetry=telemetry,
         )

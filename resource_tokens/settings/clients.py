@@ -30,9 +30,10 @@ from resource_tokens.settings.model import (
     PublicClientTable,
     Table,
     TlsClientTable,
+    given,
 )
 from resource_tokens.settings.problems import Key
-from resource_tokens.settings.references import References
+from resource_tokens.settings.references import References, revealed
 from resource_tokens.tokens import Secret
 
 __all__ = ["Maker", "maker_of"]
@@ -111,20 +112,15 @@ def _make(
     source: Secret | Path,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
-    plain = {name: _plain(value) for name, value in (options or {}).items()}
-    return kind(client_id, _plain(source), **plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.reveal() if isinstance(value, Secret) else value
+    plain = {name: revealed(value) for name, value in (options or {}).items()}
+    return kind(client_id, revealed(source), **plain)
 
 
 def _options(table: Table, *others: str) -> dict[str, Any]:
     """
     What a table says by the names of the arguments.
     """
-    apart = {"method", "server", "client_id", *others}
-    options = {name: getattr(table, name) for name in table.model_fields_set - apart}
+    options = given(table, "method", "server", "client_id", *others)
     if "lifetime" in options:
         options["lifetime"] = timedelta(seconds=options["lifetime"])
     return options

@@ -20,28 +20,25 @@ from resource_tokens._httpx import http
 from resource_tokens.exceptions import ConfigurationError, EgressBlockedError
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.dialects import PRESETS, Dialect
-from resource_tokens.oauth.grants import ClientCredentials, Grant, RefreshToken
 from resource_tokens.oauth.metadata import AuthorizationServer
 from resource_tokens.resources import Resource, ResourceMap
 from resource_tokens.settings import AuditRequest, Entry, Settings
 from resource_tokens.settings.clients import maker_of
-from resource_tokens.settings.messages import Wording, refer_to, suggestion
+from resource_tokens.settings.grants import exchange_of, grant_of, proof_key_of
+from resource_tokens.settings.messages import Wording, suggestion
 from resource_tokens.settings.model import (
     Audit,
-    MemoryStoreTable,
-    RedisStoreTable,
-    Reference,
-    RefreshTokenTable,
+    DialectTable,
     ResourceTable,
     ServerTable,
     Table,
     errors_in,
+    given,
     parsed,
 )
 from resource_tokens.settings.problems import Key, Lines, Problem, Problems
-from resource_tokens.settings.references import References
-from resource_tokens.stores import MemoryTokenStore, TokenStore
-from resource_tokens.tokens import Secret
+from resource_tokens.settings.references import References, revealed
+from resource_tokens.settings.stores import store_of, url_of
 
 __all__ = ["Reading", "load", "read"]
 
@@ -115,7 +112,7 @@ class _Reader:
         self.check_form()
         for name, table in self.tables("dialects"):
             with self.problems.at("dialects", name):
-                self.dialects[name] = _dialect(name, table)
+                self.add_dialect(name, table)
         for name, table in self.tables("servers"):
             with self.problems.at("servers", name):
                 self.add_server(name, table)
@@ -129,10 +126,10 @@ class _Reader:
             self.entry(destination, resources.get(destination), default)
             for destination in self.section("resources")
         ]
-        grant, store = self.grant(), self.store()
+        whole = self.whole()
         if self.problems.found:
             return None
-        return self.assembled([entry for entry in entries if entry], default, grant, store)
+        return self.assembled([entry for entry in entries if entry], default, whole)
 
     def check_form(self) -> None:
         """
@@ -161,9 +158,20 @@ class _Reader:
     def is_broken(self, *key: str) -> bool:
         return any(broken[: len(key)] == key[: len(broken)] for broken in self.broken)
 
+    def add_dialect(self, name: str, table: DialectTable) -> None:
+        options = given(table, "exchange")
+        if table.default_lifetime is not None:
+            options["default_lifetime"] = timedelta(seconds=table.default_lifetime)
+        if table.local_hosts is not None:
+            options["local_hosts"] = tuple(table.local_hosts)
+        exchange = exchange_of(table.exchange, self.references, ("dialects", name, "exchange"))
+        if exchange is not None:
+            options["exchange"] = exchange
+        self.dialects[name] = Dialect(name=name, **options)
+
     def add_server(self, name: str, table: ServerTable) -> None:
         here = ("servers", name)
-        options = _given(table, "canary", "ca_file")
+        options = given(table, "canary", "ca_file")
         if table.dialect is not None:
             options["dialect"] = self.dialect(table.dialect, (*here, "dialect"))
         if table.timeout is not None:
@@ -172,12 +180,12 @@ class _Reader:
             options["uds"] = self.references.path(table.uds)
         if table.ca_file is not None:
             options["verify"] = self.ca_file(table, (*here, "ca_file"))
-        before = len(self.problems.found)
+        before = self.references.troubles
         if table.proxy is not None:
-            options["proxy"] = self.url(table.proxy, (*here, "proxy"))
+            options["proxy"] = url_of(table.proxy, self.references, (*here, "proxy"))
         for header, value in (table.headers or {}).items():
             options["headers"][header] = self.references.secret(value, (*here, "headers", header))
-        if before == len(self.problems.found):
+        if self.references.whole(before):
             self.servers[name] = _server(options)
 
     def dialect(self, name: str, key: Key) -> Dialect | str:
@@ -194,21 +202,11 @@ class _Reader:
             self.problems.add(key, f"there is no file {str(path)!r}.")
         return str(path)
 
-    def url(self, given: str | Reference, key: Key) -> Secret:
-        """
-        A URL, which is a secret if it has credentials in it.
-        """
-        if not isinstance(given, str):
-            return self.references.secret(given, key)
-        if "@" in given:
-            self.problems.add(key, f"the URL has credentials in it. {refer_to(key)}")
-        return Secret(given)
-
     def add_client(self, name: str, table: Table) -> None:
         here = ("clients", name)
-        before = len(self.problems.found)
+        before = self.references.troubles
         maker = maker_of(table, self.references, here)
-        if before == len(self.problems.found):
+        if self.references.whole(before):
             self.clients[name] = maker()
 
     def name_homes(self) -> None:
@@ -216,9 +214,9 @@ class _Reader:
         Find the server that knows each client, broken as its table may be.
         """
         for name, table in self.section("clients").items():
-            given = table.get("server") if isinstance(table, dict) else None
-            home = self.named("server", given, self.section("servers"), ("clients", name))
-            if home is None and given is None and len(self.section("servers")) > 1:
+            named = table.get("server") if isinstance(table, dict) else None
+            home = self.named("server", named, self.section("servers"), ("clients", name))
+            if home is None and named is None and len(self.section("servers")) > 1:
                 self.problems.add(
                     ("clients", name),
                     f"says no `server`, and there are several: {_listed(self.section('servers'))}.",
@@ -241,10 +239,10 @@ class _Reader:
     ) -> Entry | None:
         here = ("resources", destination)
         raw = self.section("resources")[destination]
-        given = raw.get("client") if isinstance(raw, dict) else None
+        named = raw.get("client") if isinstance(raw, dict) else None
         client = default
-        if given is not None:
-            client = self.named("client", given, self.section("clients"), here)
+        if named is not None:
+            client = self.named("client", named, self.section("clients"), here)
         elif default is None and self.contents.get("client") is None and self.section("clients"):
             self.problems.add(
                 here,
@@ -255,9 +253,12 @@ class _Reader:
             return None
         if isinstance(table, str):
             table = ResourceTable(identifier=table)
-        options = {"identifier": destination, **_given(table, "client", "audit")}
+        options = {"identifier": destination, **given(table, "client", "audit", "exchange")}
         audit = None
         with self.problems.at(*here):
+            if table.exchange is not None:
+                exchange = exchange_of(table.exchange, self.references, (*here, "exchange"))
+                options["exchange"] = exchange
             resource = Resource(**options)
             # Alone, so that what is wrong with one does not hide what is wrong with another.
             alone = ResourceMap({destination: resource})
@@ -291,34 +292,21 @@ class _Reader:
             )
         return AuditRequest(url, table.method, frozenset(table.wrong_scopes))
 
-    def grant(self) -> Grant | None:
-        with self.problems.at("grant"):
-            table = self.table("grant")
-            if isinstance(table, RefreshTokenTable):
-                options = _given(table, "type", "refresh_token")
-                if not (table.reusable and hasattr(table.refresh_token, "env")):
-                    options["on_rotation"] = self.references.writer(table.refresh_token)
-                key = ("grant", "refresh_token")
-                options["refresh_token"] = self.references.secret(table.refresh_token, key)
-                return None if self.problems.within("grant") else _refresh_token(options)
-        return None if table is None else ClientCredentials()
-
-    def store(self) -> TokenStore | MemoryTokenStore | None:
+    def whole(self) -> dict[str, Any]:
+        """
+        What the file says for all resources.
+        """
+        whole: dict[str, Any] = {}
+        references = self.references
         with self.problems.at("store"):
-            table = self.table("store")
-            if isinstance(table, MemoryStoreTable) and table.size is not None:
-                return MemoryTokenStore(table.size)
-            if isinstance(table, RedisStoreTable):
-                return self.redis(table)
-        return None
-
-    def redis(self, table: RedisStoreTable) -> TokenStore | None:
-        url = self.url(table.url, ("store", "url"))
-        keys = [
-            self.references.secret(key, ("store", "keys", index))
-            for index, key in enumerate(table.keys)
-        ]
-        return None if self.problems.within("store") else _redis(url, keys, table.prefix)
+            whole["store"] = store_of(self.table("store"), references)
+        with self.problems.at("grant"):
+            whole["grant"] = grant_of(self.table("grant"), references, whole.get("store"))
+        with self.problems.at("exchange"):
+            whole["exchange"] = exchange_of(self.table("exchange"), references, ("exchange",))
+        with self.problems.at("proof_key"):
+            whole["proof_key"] = proof_key_of(self.table("proof_key"), references)
+        return whole
 
     def table(self, name: str) -> Any:
         """
@@ -329,14 +317,10 @@ class _Reader:
         return parsed(name, self.contents[name])
 
     def assembled(
-        self,
-        entries: list[Entry],
-        default: str | None,
-        grant: Grant | None,
-        store: TokenStore | MemoryTokenStore | None,
+        self, entries: list[Entry], default: str | None, whole: dict[str, Any]
     ) -> Settings | None:
         """
-        The whole; `None` if its parts do not go together.
+        The settings; `None` if their parts do not go together.
         """
         first = entries[0]
         settings = Settings(
@@ -346,10 +330,9 @@ class _Reader:
             tuple(entries),
             self.contents.get("unmapped", "raise"),
             tuple(self.contents.get("discover", ())),
-            grant,
-            store,
-            tuple(dict.fromkeys(self.references.files)),
-            self.problems.lines,
+            **whole,
+            secret_files=tuple(dict.fromkeys(self.references.files)),
+            lines=self.problems.lines,
         )
         with self.problems.at("resources"):
             ResourceMap(settings.resources)
@@ -359,46 +342,8 @@ class _Reader:
         return None if self.problems.found else settings
 
 
-def _given(table: Table, *apart: str) -> dict[str, Any]:
-    """
-    What a table says, by the names of the arguments.
-    """
-    return {name: getattr(table, name) for name in table.model_fields_set - set(apart)}
-
-
-def _dialect(name: str, table: Table) -> Dialect:
-    options = _given(table)
-    if "default_lifetime" in options:
-        options["default_lifetime"] = timedelta(seconds=options["default_lifetime"])
-    if "local_hosts" in options:
-        options["local_hosts"] = tuple(options["local_hosts"])
-    return Dialect(name=name, **options)
-
-
 def _server(options: dict[str, Any]) -> AuthorizationServer:
-    plain = {name: _plain(value) for name, value in options.items()}
-    return AuthorizationServer(**plain)
-
-
-def _refresh_token(options: dict[str, Any]) -> RefreshToken:
-    return RefreshToken(**{name: _plain(value) for name, value in options.items()})
-
-
-def _redis(url: Secret, keys: list[Secret], prefix: str | None) -> TokenStore:
-    try:
-        from resource_tokens.redis import RedisTokenStore
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "tokens are kept in Redis with redis-py: pip install 'resource-tokens[redis]'"
-        ) from None
-    options = {} if prefix is None else {"prefix": prefix}
-    return RedisTokenStore(url.reveal(), keys=[key.reveal() for key in keys], **options)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    return value.reveal() if isinstance(value, Secret) else value
+    return AuthorizationServer(**revealed(options))
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -33,9 +33,12 @@ __all__ = [
     "ClientTable",
     "DialectTable",
     "EnvironmentVariable",
+    "FileStoreTable",
+    "JwtBearerTable",
     "KeyringEntry",
     "MemoryStoreTable",
     "PrivateKeyJwtTable",
+    "ProofKeyTable",
     "PublicClientTable",
     "RedisStoreTable",
     "Reference",
@@ -46,7 +49,9 @@ __all__ = [
     "SettingsFile",
     "Table",
     "TlsClientTable",
+    "TokenExchangeTable",
     "errors_in",
+    "given",
     "json_schema",
     "parsed",
 ]
@@ -119,6 +124,74 @@ URLOrReference = Annotated[
 ]
 
 
+def _by_type(*kinds: str) -> Discriminator:
+    def kind(value: object) -> str | None:
+        named = value.get("type") if isinstance(value, dict) else None
+        return f"<{named}>" if named in kinds else None
+
+    return Discriminator(
+        kind,
+        custom_error_type="type",
+        custom_error_message=(
+            f"Input should be a table whose `type` is one of {', '.join(map(repr, kinds))}"
+        ),
+    )
+
+
+class TokenExchangeTable(Table):
+    """
+    On behalf of somebody by token exchange (RFC 8693).
+    """
+
+    type: Literal["token_exchange"]
+    """The way of asking."""
+    subject_token_type: Text | None = None
+    """What the subject token is."""
+    actor_token: Reference | None = None
+    """A token of the service itself. A file is read for each token request."""
+    actor_token_type: Text | None = None
+    """What the actor token is."""
+    requested_token_type: Text | None = None
+    """What to ask for; an access token by default."""
+    issuers: list[Text] | None = None
+    """Issuers whose subject tokens are sent although the server has not issued them."""
+
+
+class JwtBearerTable(Table):
+    """
+    On behalf of somebody by a JWT as a grant (RFC 7523).
+    """
+
+    type: Literal["jwt_bearer"]
+    """The way of asking."""
+    requested_token_use: Literal["on_behalf_of"] | None = None
+    """For Entra ID's on-behalf-of flow."""
+    first: TokenExchangeTable | None = None
+    """How the file's own server is asked for the JWT, for an API behind another one."""
+    issuers: list[Text] | None = None
+    """Issuers whose subject tokens are sent although the server has not issued them."""
+
+
+ExchangeTable = Annotated[
+    Annotated[TokenExchangeTable, Tag("<token_exchange>")]
+    | Annotated[JwtBearerTable, Tag("<jwt_bearer>")],
+    _by_type("token_exchange", "jwt_bearer"),
+]
+
+
+class ProofKeyTable(Table):
+    """
+    The key that tokens with `sender = "dpop"` are bound to.
+    """
+
+    key: Reference | None = None
+    """A private key for several processes, as PEM or JWK. It is read once."""
+    password: Reference | None = None
+    """The password of an encrypted PEM."""
+    algorithm: Literal["ES256", "EdDSA"] | None = None
+    """What a key that is made by itself is for."""
+
+
 class DialectTable(Table):
     """
     A dialect of your own: how a server departs from RFC 8707.
@@ -132,10 +205,12 @@ class DialectTable(Table):
     """How several targets are written."""
     target_grants: list[Text] | None = None
     """The grants with which the server takes the target; all by default."""
-    exchange_target: dict[str, str] | None = None
-    """The parameters that name the target in a token exchange, if they are others."""
     form: Literal["post", "get"] | None = None
     """Whether parameters go in a form or, for clients without a credential, in the URL."""
+    exchange: ExchangeTable | None = None
+    """How the server is asked for a token on behalf of somebody."""
+    exchange_target: dict[str, str] | None = None
+    """The parameters that name the target in a token exchange, where they are others."""
     headers: dict[str, str] | None = None
     """Headers to add to a token request. They are no place for secrets."""
     local_hosts: list[Text] | None = None
@@ -165,6 +240,8 @@ class ServerTable(Table):
     """The issuer identifier, exactly as the server writes it."""
     token_endpoint: Text | None = None
     """The URL to ask for tokens, when it should not be discovered from the issuer."""
+    revocation_endpoint: Text | None = None
+    """The URL to revoke tokens at, when it should not be discovered."""
     dialect: Text | None = None
     """The name of a preset, or of a table in `[dialects]`."""
     verify: bool | None = None
@@ -358,6 +435,12 @@ class ResourceTable(Table):
     """The most scopes that a server can talk this client into."""
     audience: Text | None = None
     """The `aud` that the server writes, where it differs from the identifier."""
+    subject: Literal["optional", "required", "none"] | None = None
+    """On whose behalf it is called; `"required"` refuses a request without a subject."""
+    exchange: ExchangeTable | None = None
+    """How its tokens are asked for on behalf of somebody, where that differs."""
+    sender: Literal["bearer", "dpop", "mtls"] | None = None
+    """Who can use its tokens: whoever has one, or has the key or certificate as well."""
     extra: dict[str, str] | None = None
     """More parameters for the token request. They are no place for secrets."""
     allow_http: bool | None = None
@@ -366,8 +449,6 @@ class ResourceTable(Table):
     """How much is asked of a token's `aud`."""
     redirects: Literal["withhold", "reauthorize"] | None = None
     """What happens when another resource redirects here."""
-    subject: Literal["optional", "required", "none"] | None = None
-    """On whose behalf it is called; `"required"` refuses a request without a subject."""
     allow_http_proxy: bool | None = None
     """Let a proxy that is spoken to in plain http see the token."""
     connect_to: Text | None = None
@@ -397,6 +478,8 @@ class RefreshTokenTable(Table):
     """The scopes that were granted with it."""
     reusable: bool | None = None
     """Whether the server lets a refresh token be presented twice."""
+    shared: bool | None = None
+    """Whether several processes have it, and share its successors in `[store]`."""
 
 
 class ClientCredentialsTable(Table):
@@ -434,18 +517,19 @@ class RedisStoreTable(Table):
     """What the names of all entries begin with."""
 
 
-def _by_type(kinds: tuple[str, ...]) -> Discriminator:
-    def kind(value: object) -> str | None:
-        named = value.get("type") if isinstance(value, dict) else None
-        return f"<{named}>" if named in kinds else None
+class FileStoreTable(Table):
+    """
+    Tokens shared by the processes of one user on one machine, in a file.
+    """
 
-    return Discriminator(
-        kind,
-        custom_error_type="type",
-        custom_error_message=(
-            f"Input should be a table whose `type` is one of {', '.join(map(repr, kinds))}"
-        ),
-    )
+    type: Literal["file"]
+    """Where tokens are kept."""
+    keys: Annotated[list[Reference], Field(min_length=1)]
+    """What entries are sealed with; the first one is used, the others are being replaced."""
+    folder: Text | None = None
+    """Where the file is, relative to the settings file; by default where programs keep state."""
+    maxsize: Annotated[int, Field(gt=0)] | None = None
+    """How many tokens to keep."""
 
 
 class SettingsFile(Table):
@@ -463,16 +547,21 @@ class SettingsFile(Table):
         Annotated[
             Annotated[ClientCredentialsTable, Tag("<client_credentials>")]
             | Annotated[RefreshTokenTable, Tag("<refresh_token>")],
-            _by_type(("client_credentials", "refresh_token")),
+            _by_type("client_credentials", "refresh_token"),
         ]
         | None
     ) = None
-    """On whose behalf tokens are asked for."""
+    """How the client itself asks for tokens."""
+    exchange: ExchangeTable | None = None
+    """How they are asked for on behalf of somebody else; by default the dialect says."""
+    proof_key: ProofKeyTable | None = None
+    """The key of resources with `sender = "dpop"`; by default one is made, and not kept."""
     store: (
         Annotated[
             Annotated[MemoryStoreTable, Tag("<memory>")]
-            | Annotated[RedisStoreTable, Tag("<redis>")],
-            _by_type(("memory", "redis")),
+            | Annotated[RedisStoreTable, Tag("<redis>")]
+            | Annotated[FileStoreTable, Tag("<file>")],
+            _by_type("memory", "redis", "file"),
         ]
         | None
     ) = None
@@ -504,6 +593,17 @@ def parsed(name: str, value: object) -> Any:
     """
     form: Any = SettingsFile.model_fields[name].annotation
     return TypeAdapter(form).validate_python(value, extra="ignore")
+
+
+def given(table: Table, *apart: str) -> dict[str, Any]:
+    """
+    What a table says, by the names of its keys.
+
+    Args:
+        table: The table.
+        apart: The keys to leave out.
+    """
+    return {name: getattr(table, name) for name in table.model_fields_set - set(apart)}
 
 
 def json_schema() -> dict[str, Any]:

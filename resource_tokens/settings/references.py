@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.oauth.sources import Source
@@ -22,7 +23,7 @@ from resource_tokens.settings.model import (
 from resource_tokens.settings.problems import Key, Problems
 from resource_tokens.tokens import Secret
 
-__all__ = ["References"]
+__all__ = ["References", "revealed"]
 
 
 class References:
@@ -99,6 +100,28 @@ class References:
             "does not replace it."
         )
 
+    def refuse(self, key: Key, text: str) -> None:
+        """
+        There is a secret where none belongs.
+        """
+        self._problems.add(key, text)
+
+    def whole(self, before: int) -> bool:
+        """
+        Whether every reference since then has led to a secret.
+
+        Args:
+            before: How many problems there were then.
+        """
+        return before == len(self._problems.found)
+
+    @property
+    def troubles(self) -> int:
+        """
+        How many problems there are.
+        """
+        return len(self._problems.found)
+
     def _read(self, reference: Reference, key: Key) -> Secret:
         if isinstance(reference, EnvironmentVariable):
             secret = Secret(os.environ.get(reference.env, ""))
@@ -110,6 +133,15 @@ class References:
 
             return secret_in(reference.keyring, reference.username)
         return Source("The secret", self.secret_path(reference.file, key)).read()
+
+
+def revealed(value: Any) -> Any:
+    """
+    A value, as a constructor takes it.
+    """
+    if isinstance(value, dict):
+        return {name: revealed(member) for name, member in value.items()}
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _write_file(path: Path, text: str) -> None:
