@@ -92,9 +92,9 @@ class HopGuard:
         self._turn.acquire()
         self._shown: Shown | None = None
         self._cached: CachedToken | None = None
-        # The headers of the token shown and of those that had to be replaced on the way, since
-        # httpx goes on copying them.
-        self._given: set[bytes] = set()
+        # The headers of the tokens that had to be replaced on the way, since httpx goes on copying
+        # them, and last the one of now.
+        self._given: list[Header] = []
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
@@ -149,7 +149,7 @@ class HopGuard:
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
         token = cached.token
-        self._given = set()
+        self._given = []
         self._take(asked, cached)
         self._withheld = ()
         self._proofs = None
@@ -215,7 +215,7 @@ class HopGuard:
         asked = self._outlived_by(hop)
         if asked is not None:
             self._take(asked, self._cache._cached(asked) or self._cache._acquire(asked))
-        headers, other = self._settle(self._renewed(hop))
+        headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or self._cache._acquire(other)).token
@@ -305,18 +305,14 @@ class HopGuard:
     def _take(self, asked: TokenRequest, cached: CachedToken) -> None:
         self._cached = cached
         self._shown = self._cache.bindings.shown(cached.token, asked)
-        self._given.add(self._shown.header[1])
+        self._given.append(self._shown.header)
 
     def _renewed(self, hop: Hop) -> Hop:
         """
         The hop with the token of now in the place of one that was replaced.
         """
-        shown = self._shown
-        if len(self._given) < 2 or shown is None:
-            return hop
-        headers = [
-            shown.header if value in self._given else (name, value) for name, value in hop.headers
-        ]
+        now, given = self._given[-1], {value for _, value in self._given}
+        headers = [now if value in given else (name, value) for name, value in hop.headers]
         return hop._replace(headers=headers)
 
     def _settle(self, hop: Hop) -> tuple[Sequence[Header], TokenRequest | None]:
@@ -504,7 +500,7 @@ class AsyncHopGuard(HopGuard):
         asked = self._outlived_by(hop)
         if asked is not None:
             self._take(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
-        headers, other = self._settle(self._renewed(hop))
+        headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
         token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
