@@ -277,6 +277,6 @@ def _size_of(cached: CachedToken) -> int:
 
 
 # What an entry takes besides its token, with what is remembered of it elsewhere.
-_ENTRY = 1408
+_ENTRY = 2048
 # The longest token there can be, and what it takes besides.
 _LARGEST = 32 * 1024

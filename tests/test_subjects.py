@@ -823,7 +823,7 @@ def test_tokens_are_bounded_by_bytes_too() -> None:
         bench.get(bench.user(f"user-{number}"))
         bench.get(bench.user("user-0"))
 
-    assert len(store) == 100_000 // (8_000 + 1_408)
+    assert len(store) == 100_000 // (8_000 + 2_048)
     before = len(bench.sent)
     bench.get(bench.user("user-0"))
     bench.get(bench.user("user-39"))
