@@ -478,7 +478,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
 
 
-_AT_HAND = 64
+_AT_HAND = 256
 _IN_URL = (
     "URLs are written to logs, so tokens go in headers (RFC 9700 4.3.2). But its URL carries a "
     "token for"
