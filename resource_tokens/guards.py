@@ -149,8 +149,9 @@ class HopGuard:
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
         token = cached.token
-        self._given = []
-        self._take(asked, cached)
+        self._cached = cached
+        self._shown = self._cache.bindings.shown(token, asked)
+        self._given = [self._shown.header]
         self._withheld = ()
         self._proofs = None
         self.proof_refused = ""
@@ -214,7 +215,7 @@ class HopGuard:
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._take(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
@@ -302,7 +303,7 @@ class HopGuard:
             # It is stopped, and reported, before its headers go.
             return None
 
-    def _take(self, asked: TokenRequest, cached: CachedToken) -> None:
+    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
         self._cached = cached
         self._shown = self._cache.bindings.shown(cached.token, asked)
         self._given.append(self._shown.header)
@@ -499,7 +500,7 @@ class AsyncHopGuard(HopGuard):
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._take(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
