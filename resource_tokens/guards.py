@@ -66,7 +66,6 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
-        "_cached",
         "_given",
         "_noted",
         "_proofs",
@@ -77,6 +76,7 @@ class HopGuard:
         "_users",
         "_withheld",
         "asked",
+        "cached",
         "first",
         "proof_refused",
         "strayed",
@@ -91,7 +91,8 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
-        self._cached: CachedToken | None = None
+        # The token shown, which may be another one than at the start: see `_outlived_by`.
+        self.cached: CachedToken | None = None
         # The headers of the tokens that had to be replaced on the way, since httpx goes on copying
         # them, and last the one of now.
         self._given: list[Header] = []
@@ -292,7 +293,7 @@ class HopGuard:
         The request for another token, if the one for this hop has come to its hard margin since it
         was taken: while a connection was waited for, or the answer that redirects here.
         """
-        if self._cached is None or self._cache._is_good(self._cached):
+        if self.cached is None or self._cache._is_good(self.cached):
             return None
         if self.strayed or not self._active:
             return None
@@ -303,7 +304,7 @@ class HopGuard:
             return None
 
     def _take(self, asked: TokenRequest, cached: CachedToken) -> None:
-        self._cached = cached
+        self.cached = cached
         self._shown = self._cache.bindings.shown(cached.token, asked)
         self._given.append(self._shown.header)
 

@@ -391,6 +391,27 @@ def test_no_token_is_renewed_for_a_request_that_is_stopped(
     assert () == world.orders.requests
 
 
+def test_what_is_refused_is_the_token_of_the_last_hop(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P8: one that was replaced on the way and then rejected was asked for just now. It is not sent a
+    second time, as if the one of the first hop had been meant.
+    """
+    world.sink.redirect("/slow", to="/next", status=302)
+    world.sink.answer("/next", 401)
+    world.sink.behave(lambda seen: clock.advance(3600) if seen.target == "/slow" else None)
+    auth = world.auth({world.sink.url: ORDERS}, clock=clock)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        caller.token_for(auth, world.sink.url)
+        assert 401 == client.get(f"{world.sink.url}/slow").status_code
+
+    first, second = world.server.issued
+    assert [[f"Bearer {first}"]] == authorizations(world.sink, "/slow")
+    assert [[f"Bearer {second}"]] == authorizations(world.sink, "/next")
+    assert 1 == world.event_names().count("token_rejected")
+
+
 # One request, sent twice.
 
 
