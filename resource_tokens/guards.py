@@ -12,7 +12,8 @@ Transports that are not httpcore's do not call `trace`: for those there are `Egr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
@@ -49,10 +50,11 @@ else:
 
 __all__ = ["AsyncEgressGuard", "AsyncHopGuard", "EgressGuard", "HopGuard"]
 
-# The extensions of a request: its guard, and the thumbprint of the certificate that its connection
-# shows.
+# The extensions of a request: its guard, the thumbprint of the certificate that its connection
+# shows, and whether an `EgressGuard` has looked at this hop.
 EXTENSION = "resource_tokens"
 CERTIFICATE = "resource_tokens.certificate"
+LOOKED_AT = "resource_tokens.looked_at"
 
 
 class HopGuard:
@@ -321,6 +323,9 @@ class HopGuard:
         The headers that may go, and the token to ask for and add, if any.
         """
         self.first = False
+        if hop.again and not (self._seen and _place(hop) == _place(self._seen[-1])):
+            # What is in between has sent it somewhere else.
+            hop = hop._replace(again=False)
         self._seen.append(hop)
         try:
             ruling = self._rule(hop)
@@ -343,6 +348,9 @@ class HopGuard:
             headers = self._constrained(hop, [*ruling.headers, *added], home=True)
             self._note("shown", hop, headers=headers)
             return headers, None
+        if hop.again and self.strayed:
+            # All is said, and what belongs there instead is in the headers.
+            return ruling.headers, None
         self.strayed = True
         reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
@@ -458,10 +466,10 @@ class HopGuard:
     ) -> None:
         """
         Tell the ledger what was decided about a token, by default the one shown. With `headers`,
-        only if they carry it.
+        only if they carry it. Of a hop that is looked at again it is told already.
         """
         uses = self._cache.uses
-        if uses is None:
+        if uses is None or (hop.again and decision != "blocked"):
             return
         if token is None and self._shown is not None:
             token = self._shown.token
@@ -541,7 +549,8 @@ class EgressGuard(Transport):
         if guard is not None:
             request = _dressed(request, guard.look(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
-        return self._transport.handle_request(request)
+        with _looked_at(request):
+            return self._transport.handle_request(request)
 
     def close(self) -> None:
         """
@@ -578,13 +587,28 @@ class AsyncEgressGuard(AsyncTransport):
         if guard is not None:
             request = _dressed(request, await guard.alook(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
-        return await self._transport.handle_async_request(request)
+        with _looked_at(request):
+            return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         """
         Close the wrapped transport.
         """
         await self._transport.aclose()
+
+
+@contextmanager
+def _looked_at(request: Any) -> Iterator[None]:
+    """
+    Tell a guard further in that this hop has been looked at.
+
+    Not for longer: httpx takes the extensions along to where a redirect leads.
+    """
+    request.extensions[LOOKED_AT] = True
+    try:
+        yield
+    finally:
+        request.extensions.pop(LOOKED_AT, None)
 
 
 def hop_of(request: Any, *, first: bool) -> Hop:
@@ -603,6 +627,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
         "target" in extensions,
+        LOOKED_AT in extensions,
     )
 
 
@@ -622,6 +647,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.method,
         wire.extensions.get(CERTIFICATE),
         "target" in wire.extensions,
+        LOOKED_AT in wire.extensions,
     )
 
 

@@ -22,6 +22,7 @@ from resource_tokens import (
     ResourceMap,
     ResourceTokenAuth,
 )
+from resource_tokens.ledger import UseLedger
 from tests.conftest import BILLING, ORDERS, Caller, World
 from tests.servers.apis import Sink
 from tests.servers.proxy import RecordingProxy
@@ -85,21 +86,34 @@ def test_a_guarded_transport_withholds_the_token(caller: Caller, world: World) -
 
 def test_a_guard_in_a_guard_changes_nothing(caller: Caller, world: World) -> None:
     """
-    Idempotent, also around a transport of httpx's own, and in `mounts=`.
+    Idempotent, also around a transport of httpx's own, and in `mounts=`: P11: each hop is told of
+    once, in the events, in the answer and in the ledger.
     """
+    uses: list[tuple[str, str]] = []
+    ledger = UseLedger(lambda use: uses.append((use.decision, use.destination)))
     library = caller.library
     own = library.HTTPTransport() if caller.blocking else library.AsyncHTTPTransport()
     twice = guarded(caller, guarded(caller, own))
     world.orders.redirect("/jump", f"{world.billing.url}landing")
     with caller.client(
-        auth=world.auth(), mounts={"http://127.0.0.1": twice}, follow_redirects=True
+        auth=world.auth(ledger=ledger), mounts={"http://127.0.0.1": twice}, follow_redirects=True
     ) as client:
         assert 200 == client.get(world.orders.url).status_code
-        assert 401 == client.get(f"{world.orders.url}jump").status_code
+        jumped = client.get(f"{world.orders.url}jump")
+        assert 401 == jumped.status_code
         with pytest.raises(EgressBlockedError):
             client.get(world.orders.url, headers={"Host": "billing.example.com"})
 
     assert () == world.billing.tokens_seen()
+    assert 1 == len(jumped.extensions["token_withheld"])
+    told = ["metadata_discovered", "token_issued", "token_withheld", "egress_blocked"]
+    assert told == world.event_names()
+    assert [
+        ("shown", world.orders.url),
+        ("shown", f"{world.orders.url}jump"),
+        ("withheld", f"{world.billing.url}landing"),
+        ("blocked", world.orders.url),
+    ] == uses
 
 
 def application(caller: Caller, seen: dict[str, str]) -> Any:
