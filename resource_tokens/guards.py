@@ -266,7 +266,7 @@ class HopGuard:
         self, request: Any, shown: Shown, how: str, advice: str = ""
     ) -> EgressBlockedError:
         where, resource = display_url(request.url), shown.token.resource
-        return self.blocked(
+        return self._blocked(
             f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
             f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
             "AsyncEgressGuard(transport).",
@@ -275,12 +275,21 @@ class HopGuard:
             "noticed_afterwards",
         )
 
-    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
+    def _blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
         """
         The error to raise for a hop, which is reported.
         """
         self._report("egress_blocked", where, text, reason)
         return EgressBlockedError(text, where, resource, reason)
+
+    def uncertified(self, hop: Hop, resource: str, why: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop without its certificate, which is reported and recorded.
+        """
+        where = hop.destination
+        text = f"The request to {where} was stopped before it was sent: {why}"
+        self._note("blocked", hop, detail=text)
+        return self._blocked(text, where, resource, "no_certificate")
 
     def _note_unseen(self, response: Any) -> None:
         # A retry after a 401 has the answer before it in its history.
@@ -418,13 +427,12 @@ class HopGuard:
             EgressBlockedError: If it shows another one, or none.
         """
         if hop.certificate != shown.certificate:
-            raise self.blocked(
-                f"The request to {hop.destination} was stopped before it was sent: its token is "
-                "bound to a client certificate, which this connection does not show. Give the "
-                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-                hop.destination,
+            raise self.uncertified(
+                hop,
                 shown.token.resource,
-                "no_certificate",
+                "its token is bound to a client certificate, which this connection does not show. "
+                "Give the client transport=CertificateTransport(httpx.HTTPTransport), or its async "
+                "twin.",
             )
 
     def _is_bare(self, wire: Any) -> bool:
