@@ -344,7 +344,7 @@ class TokenCache:
 
     def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
         if self.uses is not None:
-            self.uses.note("handed_over", request, cached.token)
+            self.uses.note("handed_over", cached.asked or request, cached.token)
         # Whoever takes it out is the one who can copy it to the wrong place.
         return self.bindings.shown(cached.token, request).token
 

@@ -221,9 +221,8 @@ class HopGuard:
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
-        token = (self._cache._cached(other) or self._cache._acquire(other)).token
-        self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return self._reauthorized(hop, headers, other, token)
+        cached = self._cache._cached(other) or self._cache._acquire(other)
+        return self._reauthorized(hop, headers, other, cached)
 
     def witness(self, response: Any) -> None:
         """
@@ -372,12 +371,15 @@ class HopGuard:
         return headers, None
 
     def _reauthorized(
-        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, token: AccessToken
+        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, cached: CachedToken
     ) -> Sequence[Header]:
-        headers = [*headers, _authorization(token)]
-        if other.proof_key is None:
+        shown = self._cache.bindings.shown(cached.token, other)
+        asked, why = cached.asked or other, "its resource takes redirects"
+        self._note("shown", hop, shown.token, asked, detail=why)
+        headers = [*headers, shown.header]
+        if shown.proof_key is None:
             return headers
-        return [*_unproved(headers), self._proof(hop, other.proof_key, other.resource, token)]
+        return [*_unproved(headers), self._proof(hop, shown.proof_key, shown.resource, shown.token)]
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
@@ -455,9 +457,18 @@ class HopGuard:
             strayed=self.strayed,
         )
 
+    @property
+    def _asked_with(self) -> TokenRequest | None:
+        """
+        What the token shown was asked for with: of another server than was configured, if the
+        resource has named that one meanwhile.
+        """
+        return (self.cached and self.cached.asked) or self.asked
+
     def _report(self, name: EventName, destination: str, detail: str, reason: str) -> TokenEvent:
-        resource = "" if self.asked is None else self.asked.resource.identifier
-        issuer = "" if self.asked is None else self.asked.server.name
+        asked = self._asked_with
+        resource = "" if asked is None else asked.resource.identifier
+        issuer = "" if asked is None else asked.server.name
         event = TokenEvent(name, resource, issuer, destination, detail, reason)
         self._cache.events.emit(event)
         return event
@@ -486,7 +497,7 @@ class HopGuard:
             if not any(value in header for _, header in headers):
                 return
         where = self._cache.bindings.masked(hop.destination)
-        uses.note(decision, request or self.asked, token, where, detail)
+        uses.note(decision, request or self._asked_with, token, where, detail)
 
 
 class AsyncHopGuard(HopGuard):
@@ -520,9 +531,8 @@ class AsyncHopGuard(HopGuard):
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
-        token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
-        self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return self._reauthorized(hop, headers, other, token)
+        cached = self._cache._cached(other) or await self._cache._aacquire(other)
+        return self._reauthorized(hop, headers, other, cached)
 
 
 class EgressGuard(Transport):
@@ -712,10 +722,6 @@ def _dressed(request: Any, headers: Sequence[Header]) -> Any:
         request = copied(request)
     request.headers = type(request.headers)(list(headers))
     return request
-
-
-def _authorization(token: AccessToken) -> Header:
-    return (b"Authorization", token.authorization.encode("ascii"))
 
 
 def _unproved(headers: Sequence[Header]) -> list[Header]:

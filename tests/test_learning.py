@@ -24,6 +24,7 @@ from resource_tokens import (
     TokenEvent,
     TokenRequestError,
 )
+from resource_tokens.ledger import TokenUse, UseLedger
 from tests.conftest import Caller, Clock
 from tests.servers.apis import Answer, Seen, Sink
 from tests.servers.scripted import Issuer
@@ -64,7 +65,9 @@ class Place:
     def server(self, issuer: Issuer) -> AuthorizationServer:
         return AuthorizationServer(issuer=issuer.issuer, verify=trusting())
 
-    def auth(self, *allowed: Issuer, clock: Any = None, **options: Any) -> ResourceTokenAuth:
+    def auth(
+        self, *allowed: Issuer, clock: Any = None, ledger: Any = None, **options: Any
+    ) -> ResourceTokenAuth:
         """
         One for the API, and for another one that has a server of its own.
         """
@@ -85,6 +88,7 @@ class Place:
             ClientSecretBasic("own-client", "own-secret"),
             resources,
             on_event=self.events.append,
+            ledger=ledger,
             **more,
         )
 
@@ -148,6 +152,22 @@ def test_a_resource_names_the_server_it_trusts(caller: Caller, place: Place) -> 
     assert "b3RoZXItY2xpZW50Om90aGVyLXNlY3JldA==" in str(request.headers)
     assert 1 == len(place.api.seen_under(WELL_KNOWN))
     assert [] == list(place.api.seen_under(WELL_KNOWN)[0].tokens())
+
+
+def test_the_ledger_names_the_server_that_issued_the_token(caller: Caller, place: Place) -> None:
+    """
+    P11: and not the configured one, also for the request that had to wait for what was learned.
+    """
+    uses: list[TokenUse] = []
+    place.says(authorization_servers=[place.other.issuer])
+    auth = place.auth(place.own, place.other, ledger=UseLedger(uses.append))
+    get(caller, place, auth)
+    get(caller, place, auth)
+    auth.cache.forget()
+    caller.token_for(auth, place.identifier)
+
+    known = {(use.issuer, use.client_id) for use in uses}
+    assert (3, {(place.other.issuer, "other-client")}) == (len(uses), known)
 
 
 def test_what_was_learned_has_to_be_confirmed(caller: Caller, place: Place) -> None:
