@@ -139,8 +139,7 @@ class HopGuard:
             guard._turn = self._turn
         else:
             request = copied(request)
-        shown = self._shown
-        if shown and request.headers.get("Authorization") == shown.token.authorization:
+        if any(header in self._given for header in _authorizations(request)):
             del request.headers["Authorization"]
         if request.extensions.get("trace") == self.__call__:
             request.extensions["trace"] = self._users
@@ -255,7 +254,7 @@ class HopGuard:
         places = {_place(hop) for hop in self._seen}
         for answer in (*response.history, response):
             request = answer.request
-            if not _carries(request, shown.token):
+            if not _carries(request, self._given):
                 continue
             hop = hop_of(request, first=False)
             if _place(hop) not in places and self._rule(hop).why:
@@ -692,8 +691,15 @@ def copied(request: Any) -> Any:
     return made
 
 
-def _carries(request: Any, token: AccessToken) -> bool:
-    return any(token.reveal() in value for value in request.headers.values())
+def _authorizations(request: Any) -> list[Header]:
+    return [
+        (b"Authorization", v) for name, v in request.headers.raw if name.lower() == b"authorization"
+    ]
+
+
+def _carries(request: Any, given: Sequence[Header]) -> bool:
+    tokens = [value.partition(b" ")[2] for _, value in given]
+    return any(token in value for _, value in request.headers.raw for token in tokens)
 
 
 def _look_for_tokens_of(

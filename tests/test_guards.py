@@ -23,7 +23,7 @@ from resource_tokens import (
     ResourceTokenAuth,
 )
 from resource_tokens.ledger import UseLedger
-from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.conftest import BILLING, ORDERS, Caller, Clock, World
 from tests.servers.apis import Sink
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import serving, trusting
@@ -190,6 +190,40 @@ def test_an_unguarded_leak_is_noticed(caller: Caller, world: World) -> None:
         caught.value.destination,
     )
     assert "egress_blocked" == world.event_names()[-1]
+
+
+def test_an_unguarded_leak_of_what_was_replaced_is_noticed(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    Detection: a guard on the first hop gave it another token, and httpx takes the one of before
+    along to where no guard is.
+    """
+    library, mock = caller.library, Mock(caller)
+    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
+
+    class Branching(kind):  # type: ignore[misc,valid-type]
+        def handle_request(self, request: Any) -> Any:
+            if request.url.path == "/elsewhere":
+                return mock.transport.handle_request(request)
+            clock.advance(3600)
+            return super().handle_request(request)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            if request.url.path == "/elsewhere":
+                return await mock.transport.handle_async_request(request)
+            clock.advance(3600)
+            return await super().handle_async_request(request)
+
+    world.sink.redirect("/x", to="/elsewhere", status=302)
+    auth = world.auth({f"{world.sink.url}/x": ORDERS}, clock=clock)
+    with (
+        caller.client(auth=auth, transport=Branching(), follow_redirects=True) as client,
+        pytest.raises(EgressBlockedError, match="nobody could look at"),
+    ):
+        client.get(f"{world.sink.url}/x")
+
+    assert 2 == len(world.server.issued)
 
 
 def test_what_leads_nowhere_else_needs_no_guard(caller: Caller, world: World) -> None:

@@ -531,6 +531,33 @@ def test_the_next_request_sent_with_another_auth(caller: Caller, world: World) -
     assert [[]] * 2 == authorizations(world.sink, "/elsewhere")
 
 
+def test_what_was_replaced_on_the_way_is_taken_back_as_well(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P3: what httpx copies is the token that the request began with, although another one was sent.
+    """
+
+    def wait(request: Any) -> None:
+        if request.url.path == "/x":
+            clock.advance(3600)
+
+    async def await_(request: Any) -> None:
+        wait(request)
+
+    world.sink.redirect("/x", to="/elsewhere", status=302)
+    mine = world.auth({f"{world.sink.url}/x": ORDERS}, clock=clock)
+    other = world.auth({world.orders.url: ORDERS}, unmapped="anonymous")
+    hooks = {"request": [wait if caller.blocking else await_]}
+    with caller.client(event_hooks=hooks) as client:
+        first = client.get(f"{world.sink.url}/x", auth=mine)
+        client.send(first.next_request, auth=other)
+
+    _, sent = world.server.issued
+    assert [[f"Bearer {sent}"]] == authorizations(world.sink, "/x")
+    assert [[]] == authorizations(world.sink, "/elsewhere")
+
+
 def test_a_users_trace_survives_a_request_sent_again(caller: Caller, world: World) -> None:
     """
     Section 5: each flow tells the user's function, and no guard of an earlier flow.
