@@ -412,6 +412,9 @@ class TokenCache:
             with suppress(ResourceTokensError):
                 if not self.subjects.is_wanting(resource, self._subject):
                     wanted.append(self._request_for(resource))
+            # The service's own, whoever it is acting for at the moment.
+            with suppress(ResourceTokensError):
+                wanted.append(self._built(resource, None))
         revocations = await self._acquirer.revocations(wanted, io)
         try:
             refresh_token = await io.run(self._grant.give_up, _LONGEST_GOODBYE)
