@@ -24,6 +24,7 @@ from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
     ConfigurationError,
+    EgressBlockedError,
     ResourceTokensError,
     TokenRequestError,
 )
@@ -465,7 +466,7 @@ class TokenCache:
                 request = await learned.settle(request, io)
             else:
                 request = await learned.heed(request, described, io)
-        except (TokenRequestError, AudienceMismatchError):
+        except (TokenRequestError, AudienceMismatchError, EgressBlockedError):
             # An event says so, and the caller gets the answer of the resource.
             return None
         if not remedy.renew and request.key == before.key:

@@ -18,9 +18,11 @@ from resource_tokens import (
     AuthorizationServer,
     ClientSecretBasic,
     ConfigurationError,
+    EgressBlockedError,
     Resource,
     ResourceMap,
     ResourceTokenAuth,
+    SubjectToken,
     TokenEvent,
     TokenRequestError,
 )
@@ -168,6 +170,30 @@ def test_the_ledger_names_the_server_that_issued_the_token(caller: Caller, place
 
     known = {(use.issuer, use.client_id) for use in uses}
     assert (3, {(place.other.issuer, "other-client")}) == (len(uses), known)
+
+
+def test_a_resource_does_not_choose_who_sees_a_users_token(caller: Caller, place: Place) -> None:
+    """
+    P3, P11, R9700-7: where it names a server that the subject token is not for, the request is
+    stopped, and an event says so; a challenge that does so leaves the caller with the refusal.
+    """
+    subject = SubjectToken("users-token", issuer=place.own.issuer, subject="alice")
+    place.says(authorization_servers=[place.other.issuer])
+    with pytest.raises(EgressBlockedError, match="issued by"):
+        get(caller, place, place.auth(place.own, place.other).on_behalf_of(subject))
+    assert "egress_blocked" == place.events[-1].name
+
+    auth = place.auth(place.own, place.other).on_behalf_of(subject)
+    place.says()
+    assert 200 == get(caller, place, auth).status_code
+    place.says(authorization_servers=[place.other.issuer])
+    where = f"{place.api.url}{WELL_KNOWN}/orders"
+    challenge = ("WWW-Authenticate", f'Bearer resource_metadata="{where}"')
+    place.api.behave(lambda seen: place.answer(seen) or Answer(401, (challenge,)))
+    assert 401 == get(caller, place, auth).status_code
+    assert "egress_blocked" == place.events[-1].name
+    assert 2 == len(place.details("egress_blocked"))
+    assert [] == place.other.token_requests
 
 
 def test_what_was_learned_has_to_be_confirmed(caller: Caller, place: Place) -> None:

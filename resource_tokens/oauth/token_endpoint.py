@@ -90,11 +90,12 @@ class TokenRequest:
     scopes: frozenset[str]
     discovered_from: TokenRequest | None = None
     proof_key: ProofKey | None = None
-    key: TokenKey = field(init=False)
-    identity: Identity = field(init=False)
-    target: tuple[tuple[str, str], ...] = field(init=False)
-    scopes_sent: frozenset[str] = field(init=False)
-    certificate: bytes | None = field(init=False)
+    # Not in the `repr`: reporters of errors ask for that of one that is refused half-made.
+    key: TokenKey = field(init=False, repr=False)
+    identity: Identity = field(init=False, repr=False)
+    target: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+    scopes_sent: frozenset[str] = field(init=False, repr=False)
+    certificate: bytes | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check_grant()
