@@ -137,6 +137,7 @@ discover = ["https://login.example.com"]
 [store]
 type = "memory"
 size = 7
+max_bytes = 80_000
 
 [dialects.mine]
 target = { audience = "{audience}" }
@@ -655,6 +656,15 @@ def test_a_store_in_a_file(written: Callable[[str], Path], tmp_path: Path) -> No
     assert isinstance(shared.grant, SharedRefreshToken)
     assert ["rt", "key"] == sorted((s.path.name for s in shared.secret_files), reverse=True)
     assert "give a store that keeps refresh tokens" in storeless
+
+
+def test_a_store_in_memory_is_bounded_in_bytes(written: Callable[[str], Path]) -> None:
+    """
+    P10: what is no bound for a token is told by the store itself.
+    """
+    [problem] = problems_in(written(f'{SIMPLE}[store]\ntype = "memory"\nmax_bytes = 5'))
+
+    assert "store: MemoryTokenStore: max_bytes=5 is less than" in problem
 
 
 def test_the_client_credentials_grant_can_be_named(written: Callable[[str], Path]) -> None:
