@@ -314,7 +314,7 @@ def test_a_real_server_has_revoked_it(
     caller: Caller, provider: OidcProvider, client_auth: Any
 ) -> None:
     """
-    R7009-1: introspection says that it is not active, and the API refuses it.
+    R7009-1, R7523-7: introspection says that it is not active, and the API refuses it.
     """
     with IntrospectingApi(
         OPAQUE, provider=provider, client_id="agent", client_secret=SECRET
