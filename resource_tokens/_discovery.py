@@ -24,6 +24,7 @@ Learning from a resource which authorization server it trusts (RFC 9728).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cachetools import LRUCache, TTLCache
@@ -32,7 +33,11 @@ from resource_tokens._io import IO, SendError
 from resource_tokens._locks import SafeLock
 from resource_tokens._single_flight import SingleFlight
 from resource_tokens.events import EventName, Events, TokenEvent
-from resource_tokens.exceptions import ConfigurationError, TokenRequestError
+from resource_tokens.exceptions import (
+    ConfigurationError,
+    EgressBlockedError,
+    TokenRequestError,
+)
 from resource_tokens.oauth.challenges import Challenge
 from resource_tokens.oauth.client_auth import ClientAuth
 from resource_tokens.oauth.messages import quoted
@@ -163,6 +168,7 @@ class Discovery:
 
         Raises:
             TokenRequestError: If the resource says something that cannot be believed or followed.
+            EgressBlockedError: If it names a server that the subject token is not for.
         """
         if not self.covers(request.resource):
             return request
@@ -174,12 +180,15 @@ class Discovery:
 
         if self._is_stale(configured.resource):
             await self._flights.once(configured.resource, io, look, self._limit())
-        return self.apply(configured)
+        return self._applied(configured)
 
     async def heed(self, request: TokenRequest, challenge: Challenge, io: IO) -> TokenRequest:
         """
         The request to make after a challenge of the resource that names its metadata (RFC 9728
         5.2), which is the same if nothing came of that.
+
+        Raises:
+            EgressBlockedError: As `settle`.
         """
         if not self.covers(request.resource) or challenge.resource_metadata is None:
             return request
@@ -192,14 +201,12 @@ class Discovery:
                 self._challenged[configured.resource] = True
             await self._learn(configured, io, challenge)
 
-        try:
+        # An event says what failed, and what was known before is still known.
+        with suppress(TokenRequestError):
             await self._flights.once(
                 (configured.resource, challenge.resource_metadata), io, look, self._limit()
             )
-        except TokenRequestError:
-            # An event says so, and what was known before is still known.
-            return self.apply(request)
-        return self.apply(request)
+        return self._applied(request)
 
     def forget(self, identifier: str | None) -> None:
         """
@@ -211,6 +218,22 @@ class Discovery:
                     if identifier is None or resource.identifier == identifier:
                         known.pop(resource, None)
         self._changed()
+
+    def _applied(self, request: TokenRequest) -> TokenRequest:
+        try:
+            return self.apply(request)
+        except EgressBlockedError as error:
+            self._events.emit(
+                TokenEvent(
+                    "egress_blocked",
+                    request.resource.identifier,
+                    request.server.name,
+                    error.destination,
+                    str(error),
+                    error.reason,
+                )
+            )
+            raise
 
     def _is_stale(self, resource: Resource) -> bool:
         """

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from base64 import urlsafe_b64encode
 from typing import Any
 
 import jwt
 
 from resource_tokens.oauth.dpop import normalised
+from resource_tokens.oauth.messages import base64url
 
 __all__ = ["ProofChecker", "RefusedProofError"]
 
@@ -81,7 +81,7 @@ class ProofChecker:
 
 
 def _digest(text: str) -> str:
-    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    return base64url(hashlib.sha256(text.encode()).digest())
 
 
 _WINDOW = 60.0

@@ -347,6 +347,7 @@ class ResourceTokenAuth(_Auth):
                 guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
+                shown = guard.cached or shown
                 remedy = self._remedy_for(request, response, guard, shown, warm)
                 if remedy is None or not remedy.prove:
                     shown = remedy and self.cache._remedied(asked, shown.token, remedy)
@@ -369,6 +370,7 @@ class ResourceTokenAuth(_Auth):
                 guard.show(request, asked, shown)
                 response = yield request
                 guard.witness(response)
+                shown = guard.cached or shown
                 remedy = self._remedy_for(request, response, guard, shown, warm)
                 if remedy is None or not remedy.prove:
                     shown = remedy and await self.cache._aremedied(asked, shown.token, remedy)
@@ -449,7 +451,8 @@ class ResourceTokenAuth(_Auth):
                 challenges_in(response.headers.get_list("WWW-Authenticate")),
                 asked,
                 shown.token,
-                warm=warm is not None,
+                # One that came in its place on the way was asked for just now.
+                warm=shown is warm,
                 repeatable=repeatable,
             )
             guard.tried += ("token",)

@@ -24,6 +24,7 @@ from resource_tokens.events import Events, Observer, TokenEvent
 from resource_tokens.exceptions import (
     AudienceMismatchError,
     ConfigurationError,
+    EgressBlockedError,
     ResourceTokensError,
     TokenRequestError,
 )
@@ -344,7 +345,7 @@ class TokenCache:
 
     def _handed_over(self, request: TokenRequest, cached: CachedToken) -> AccessToken:
         if self.uses is not None:
-            self.uses.note("handed_over", request, cached.token)
+            self.uses.note("handed_over", cached.asked or request, cached.token)
         # Whoever takes it out is the one who can copy it to the wrong place.
         return self.bindings.shown(cached.token, request).token
 
@@ -412,6 +413,9 @@ class TokenCache:
             with suppress(ResourceTokensError):
                 if not self.subjects.is_wanting(resource, self._subject):
                     wanted.append(self._request_for(resource))
+            # The service's own, whoever it is acting for at the moment.
+            with suppress(ResourceTokensError):
+                wanted.append(self._built(resource, None))
         revocations = await self._acquirer.revocations(wanted, io)
         try:
             refresh_token = await io.run(self._grant.give_up, _LONGEST_GOODBYE)
@@ -462,7 +466,7 @@ class TokenCache:
                 request = await learned.settle(request, io)
             else:
                 request = await learned.heed(request, described, io)
-        except (TokenRequestError, AudienceMismatchError):
+        except (TokenRequestError, AudienceMismatchError, EgressBlockedError):
             # An event says so, and the caller gets the answer of the resource.
             return None
         if not remedy.renew and request.key == before.key:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cachetools import LRUCache
 
-from resource_tokens._destinations import display_url
 from resource_tokens._httpx import http
 from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import ResourceTokensError
@@ -142,7 +141,8 @@ class _Transports:
         guard = request.extensions.get(EXTENSION)
         if guard is None:
             return self._plain, request, []
-        asked = guard.certified(hop_of(request, first=guard.first))
+        hop = hop_of(request, first=guard.first)
+        asked = guard.certified(hop)
         if asked is None:
             return self._plain, request, []
         # A copy: httpx takes the extensions of its own request along to where a redirect leads.
@@ -154,14 +154,11 @@ class _Transports:
             return known, request, []
         context = self._certified_context(asked)
         if context is None:
-            where, resource = display_url(request.url), asked.resource.identifier
-            raise guard.blocked(
-                f"The request to {where} was stopped before it was sent: the certificate that its "
-                f"token for {resource!r} is bound to is not in the files any more. If it was "
-                "replaced just now, try again: the next token is bound to the new one.",
-                where,
-                resource,
-                "no_certificate",
+            raise guard.uncertified(
+                hop,
+                asked.resource.identifier,
+                "the certificate that its token is bound to is not in the files any more. If it "
+                "was replaced just now, try again: the next token is bound to the new one.",
             )
         made = self._make(verify=context)
         with self._lock:

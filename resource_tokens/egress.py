@@ -52,6 +52,7 @@ class Hop(NamedTuple):
         first: Whether this is the request that the caller made, not a redirect.
         server_name: The TLS server name, where it was set by hand.
         by_hand: Whether the target was set by hand, in the place of that of the URL.
+        again: Whether it was looked at before, by the guard around a transport.
     """
 
     scheme: str
@@ -64,6 +65,7 @@ class Hop(NamedTuple):
     method: bytes = b"GET"
     certificate: bytes | None = None
     by_hand: bool = False
+    again: bool = False
 
     @property
     def destination(self) -> str:

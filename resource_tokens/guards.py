@@ -12,7 +12,8 @@ Transports that are not httpcore's do not call `trace`: for those there are `Egr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from types import new_class
 from typing import TYPE_CHECKING, Any, Self
@@ -49,10 +50,11 @@ else:
 
 __all__ = ["AsyncEgressGuard", "AsyncHopGuard", "EgressGuard", "HopGuard"]
 
-# The extensions of a request: its guard, and the thumbprint of the certificate that its connection
-# shows.
+# The extensions of a request: its guard, the thumbprint of the certificate that its connection
+# shows, and whether an `EgressGuard` has looked at this hop.
 EXTENSION = "resource_tokens"
 CERTIFICATE = "resource_tokens.certificate"
+LOOKED_AT = "resource_tokens.looked_at"
 
 
 class HopGuard:
@@ -66,7 +68,6 @@ class HopGuard:
         "_active",
         "_answered",
         "_cache",
-        "_cached",
         "_given",
         "_noted",
         "_proofs",
@@ -77,6 +78,7 @@ class HopGuard:
         "_users",
         "_withheld",
         "asked",
+        "cached",
         "first",
         "proof_refused",
         "strayed",
@@ -91,7 +93,8 @@ class HopGuard:
         self._turn = Lock()
         self._turn.acquire()
         self._shown: Shown | None = None
-        self._cached: CachedToken | None = None
+        # The token shown, which may be another one than at the start: see `_outlived_by`.
+        self.cached: CachedToken | None = None
         # The headers of the tokens that had to be replaced on the way, since httpx goes on copying
         # them, and last the one of now.
         self._given: list[Header] = []
@@ -136,8 +139,7 @@ class HopGuard:
             guard._turn = self._turn
         else:
             request = copied(request)
-        shown = self._shown
-        if shown and request.headers.get("Authorization") == shown.token.authorization:
+        if any(header in self._given for header in _authorizations(request)):
             del request.headers["Authorization"]
         if request.extensions.get("trace") == self.__call__:
             request.extensions["trace"] = self._users
@@ -149,7 +151,7 @@ class HopGuard:
         Give a request the token of its resource, and send it to the sidecar if it has one.
         """
         token = cached.token
-        self._cached = cached
+        self.cached = cached
         self._shown = self._cache.bindings.shown(token, asked)
         self._given = [self._shown.header]
         self._withheld = ()
@@ -215,13 +217,12 @@ class HopGuard:
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._replace(asked, self._cache._cached(asked) or self._cache._acquire(asked))
+            self._take(asked, self._cache._cached(asked) or self._cache._acquire(asked))
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
-        token = (self._cache._cached(other) or self._cache._acquire(other)).token
-        self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return self._reauthorized(hop, headers, other, token)
+        cached = self._cache._cached(other) or self._cache._acquire(other)
+        return self._reauthorized(hop, headers, other, cached)
 
     def witness(self, response: Any) -> None:
         """
@@ -254,7 +255,7 @@ class HopGuard:
         places = {_place(hop) for hop in self._seen}
         for answer in (*response.history, response):
             request = answer.request
-            if not _carries(request, shown.token):
+            if not _carries(request, self._given):
                 continue
             hop = hop_of(request, first=False)
             if _place(hop) not in places and self._rule(hop).why:
@@ -264,7 +265,7 @@ class HopGuard:
         self, request: Any, shown: Shown, how: str, advice: str = ""
     ) -> EgressBlockedError:
         where, resource = display_url(request.url), shown.token.resource
-        return self.blocked(
+        return self._blocked(
             f"The token for {resource!r} was sent to {where}, {how}, through a transport whose "
             f"hops nobody could look at. {advice}Wrap the transport: EgressGuard(transport) or "
             "AsyncEgressGuard(transport).",
@@ -273,12 +274,21 @@ class HopGuard:
             "noticed_afterwards",
         )
 
-    def blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
+    def _blocked(self, text: str, where: str, resource: str, reason: str) -> EgressBlockedError:
         """
         The error to raise for a hop, which is reported.
         """
         self._report("egress_blocked", where, text, reason)
         return EgressBlockedError(text, where, resource, reason)
+
+    def uncertified(self, hop: Hop, resource: str, why: str) -> EgressBlockedError:
+        """
+        The error to raise for a hop without its certificate, which is reported and recorded.
+        """
+        where = hop.destination
+        text = f"The request to {where} was stopped before it was sent: {why}"
+        self._note("blocked", hop, detail=text)
+        return self._blocked(text, where, resource, "no_certificate")
 
     def _note_unseen(self, response: Any) -> None:
         # A retry after a 401 has the answer before it in its history.
@@ -293,7 +303,7 @@ class HopGuard:
         The request for another token, if the one for this hop has come to its hard margin since it
         was taken: while a connection was waited for, or the answer that redirects here.
         """
-        if self._cached is None or self._cache._is_good(self._cached):
+        if self.cached is None or self._cache._is_good(self.cached):
             return None
         if self.strayed or not self._active:
             return None
@@ -303,8 +313,8 @@ class HopGuard:
             # It is stopped, and reported, before its headers go.
             return None
 
-    def _replace(self, asked: TokenRequest, cached: CachedToken) -> None:
-        self._cached = cached
+    def _take(self, asked: TokenRequest, cached: CachedToken) -> None:
+        self.cached = cached
         self._shown = self._cache.bindings.shown(cached.token, asked)
         self._given.append(self._shown.header)
 
@@ -321,6 +331,9 @@ class HopGuard:
         The headers that may go, and the token to ask for and add, if any.
         """
         self.first = False
+        if hop.again and not (self._seen and _place(hop) == _place(self._seen[-1])):
+            # What is in between has sent it somewhere else.
+            hop = hop._replace(again=False)
         self._seen.append(hop)
         try:
             ruling = self._rule(hop)
@@ -343,6 +356,9 @@ class HopGuard:
             headers = self._constrained(hop, [*ruling.headers, *added], home=True)
             self._note("shown", hop, headers=headers)
             return headers, None
+        if hop.again and self.strayed:
+            # All is said, and what belongs there instead is in the headers.
+            return ruling.headers, None
         self.strayed = True
         reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
@@ -355,12 +371,15 @@ class HopGuard:
         return headers, None
 
     def _reauthorized(
-        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, token: AccessToken
+        self, hop: Hop, headers: Sequence[Header], other: TokenRequest, cached: CachedToken
     ) -> Sequence[Header]:
-        headers = [*headers, _authorization(token)]
-        if other.proof_key is None:
+        shown = self._cache.bindings.shown(cached.token, other)
+        asked, why = cached.asked or other, "its resource takes redirects"
+        self._note("shown", hop, shown.token, asked, detail=why)
+        headers = [*headers, shown.header]
+        if shown.proof_key is None:
             return headers
-        return [*_unproved(headers), self._proof(hop, other.proof_key, other.resource, token)]
+        return [*_unproved(headers), self._proof(hop, shown.proof_key, shown.resource, shown.token)]
 
     def _constrained(self, hop: Hop, headers: Sequence[Header], *, home: bool) -> Sequence[Header]:
         """
@@ -410,13 +429,12 @@ class HopGuard:
             EgressBlockedError: If it shows another one, or none.
         """
         if hop.certificate != shown.certificate:
-            raise self.blocked(
-                f"The request to {hop.destination} was stopped before it was sent: its token is "
-                "bound to a client certificate, which this connection does not show. Give the "
-                "client transport=CertificateTransport(httpx.HTTPTransport), or its async twin.",
-                hop.destination,
+            raise self.uncertified(
+                hop,
                 shown.token.resource,
-                "no_certificate",
+                "its token is bound to a client certificate, which this connection does not show. "
+                "Give the client transport=CertificateTransport(httpx.HTTPTransport), or its async "
+                "twin.",
             )
 
     def _is_bare(self, wire: Any) -> bool:
@@ -439,9 +457,18 @@ class HopGuard:
             strayed=self.strayed,
         )
 
+    @property
+    def _asked_with(self) -> TokenRequest | None:
+        """
+        What the token shown was asked for with: of another server than was configured, if the
+        resource has named that one meanwhile.
+        """
+        return (self.cached and self.cached.asked) or self.asked
+
     def _report(self, name: EventName, destination: str, detail: str, reason: str) -> TokenEvent:
-        resource = "" if self.asked is None else self.asked.resource.identifier
-        issuer = "" if self.asked is None else self.asked.server.name
+        asked = self._asked_with
+        resource = "" if asked is None else asked.resource.identifier
+        issuer = "" if asked is None else asked.server.name
         event = TokenEvent(name, resource, issuer, destination, detail, reason)
         self._cache.events.emit(event)
         return event
@@ -458,10 +485,10 @@ class HopGuard:
     ) -> None:
         """
         Tell the ledger what was decided about a token, by default the one shown. With `headers`,
-        only if they carry it.
+        only if they carry it. Of a hop that is looked at again it is told already.
         """
         uses = self._cache.uses
-        if uses is None:
+        if uses is None or (hop.again and decision != "blocked"):
             return
         if token is None and self._shown is not None:
             token = self._shown.token
@@ -470,7 +497,7 @@ class HopGuard:
             if not any(value in header for _, header in headers):
                 return
         where = self._cache.bindings.masked(hop.destination)
-        uses.note(decision, request or self.asked, token, where, detail)
+        uses.note(decision, request or self._asked_with, token, where, detail)
 
 
 class AsyncHopGuard(HopGuard):
@@ -500,13 +527,12 @@ class AsyncHopGuard(HopGuard):
         """
         asked = self._outlived_by(hop)
         if asked is not None:
-            self._replace(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
+            self._take(asked, self._cache._cached(asked) or await self._cache._aacquire(asked))
         headers, other = self._settle(hop if len(self._given) < 2 else self._renewed(hop))
         if other is None:
             return headers
-        token = (self._cache._cached(other) or await self._cache._aacquire(other)).token
-        self._note("shown", hop, token, other, detail="its resource takes redirects")
-        return self._reauthorized(hop, headers, other, token)
+        cached = self._cache._cached(other) or await self._cache._aacquire(other)
+        return self._reauthorized(hop, headers, other, cached)
 
 
 class EgressGuard(Transport):
@@ -541,7 +567,8 @@ class EgressGuard(Transport):
         if guard is not None:
             request = _dressed(request, guard.look(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
-        return self._transport.handle_request(request)
+        with _looked_at(request):
+            return self._transport.handle_request(request)
 
     def close(self) -> None:
         """
@@ -578,13 +605,28 @@ class AsyncEgressGuard(AsyncTransport):
         if guard is not None:
             request = _dressed(request, await guard.alook(hop_of(request, first=guard.first)))
         _look_for_tokens_of(self._auth, guard, request)
-        return await self._transport.handle_async_request(request)
+        with _looked_at(request):
+            return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         """
         Close the wrapped transport.
         """
         await self._transport.aclose()
+
+
+@contextmanager
+def _looked_at(request: Any) -> Iterator[None]:
+    """
+    Tell a guard further in that this hop has been looked at.
+
+    Not for longer: httpx takes the extensions along to where a redirect leads.
+    """
+    request.extensions[LOOKED_AT] = True
+    try:
+        yield
+    finally:
+        request.extensions.pop(LOOKED_AT, None)
 
 
 def hop_of(request: Any, *, first: bool) -> Hop:
@@ -603,6 +645,7 @@ def hop_of(request: Any, *, first: bool) -> Hop:
         request.method.encode("ascii"),
         extensions.get(CERTIFICATE),
         "target" in extensions,
+        LOOKED_AT in extensions,
     )
 
 
@@ -622,6 +665,7 @@ def _hop_on_wire(wire: Any, first: bool) -> Hop:
         wire.method,
         wire.extensions.get(CERTIFICATE),
         "target" in wire.extensions,
+        LOOKED_AT in wire.extensions,
     )
 
 
@@ -648,8 +692,15 @@ def copied(request: Any) -> Any:
     return made
 
 
-def _carries(request: Any, token: AccessToken) -> bool:
-    return any(token.reveal() in value for value in request.headers.values())
+def _authorizations(request: Any) -> list[Header]:
+    return [
+        (b"Authorization", v) for name, v in request.headers.raw if name.lower() == b"authorization"
+    ]
+
+
+def _carries(request: Any, given: Sequence[Header]) -> bool:
+    tokens = [value.partition(b" ")[2] for _, value in given]
+    return any(token in value for _, value in request.headers.raw for token in tokens)
 
 
 def _look_for_tokens_of(
@@ -678,10 +729,6 @@ def _dressed(request: Any, headers: Sequence[Header]) -> Any:
         request = copied(request)
     request.headers = type(request.headers)(list(headers))
     return request
-
-
-def _authorization(token: AccessToken) -> Header:
-    return (b"Authorization", token.authorization.encode("ascii"))
 
 
 def _unproved(headers: Sequence[Header]) -> list[Header]:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from resource_tokens._httpx import http
 from resource_tokens.events import Observer
@@ -114,6 +114,9 @@ class UseLedger:
 
     def __repr__(self) -> str:
         return "UseLedger()"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A use ledger is not pickled: its key would be stored and sent anywhere.")
 
 
 class Uses:

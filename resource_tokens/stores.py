@@ -210,20 +210,24 @@ class MemoryTokenStore:
 
     Args:
         maxsize: How many tokens to keep.
-        max_bytes: How much memory they may take, all that is kept with them included.
+        max_bytes: How much memory they may take, all that is kept with them included. By default
+            64 MiB, and more where `maxsize` allows for more tokens: 4 KiB for each.
 
     Raises:
         ConfigurationError: If an argument is no number that allows one token at least.
     """
 
-    def __init__(self, maxsize: int = 1024, *, max_bytes: int = 64 * 1024 * 1024) -> None:
-        for name, value, least in (("maxsize", maxsize, 1), ("max_bytes", max_bytes, _LARGEST)):
+    def __init__(self, maxsize: int = 1024, *, max_bytes: int | None = None) -> None:
+        given = _USUAL_BYTES if max_bytes is None else max_bytes
+        for name, value, least in (("maxsize", maxsize, 1), ("max_bytes", given, _LARGEST)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigurationError(
                     f"MemoryTokenStore: {name}={value!r} is less than {least}."
                 )
+        if max_bytes is None:
+            given = max(given, maxsize * _USUAL_ENTRY)
         self.maxsize = maxsize
-        self._tokens = RecentlyUsed[TokenKey, CachedToken](maxsize, max_bytes, _size_of)
+        self._tokens = RecentlyUsed[TokenKey, CachedToken](maxsize, given, _size_of)
 
     def load(self, key: TokenKey) -> CachedToken | None:
         """
@@ -280,3 +284,4 @@ def _size_of(cached: CachedToken) -> int:
 _ENTRY = 2048
 # The longest token there can be, and what it takes besides.
 _LARGEST = 32 * 1024
+_USUAL_BYTES, _USUAL_ENTRY = 64 * 1024 * 1024, 4 * 1024

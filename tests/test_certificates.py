@@ -35,6 +35,7 @@ from resource_tokens import (
     TokenRequestError,
 )
 from resource_tokens.cli.app import app
+from resource_tokens.ledger import TokenUse, UseLedger
 from tests.conftest import Caller, Clock
 from tests.servers.apis import LedgerApi, Sink
 from tests.servers.http2 import Http2Sink
@@ -149,6 +150,10 @@ def test_the_command_line_shows_it(
     assert [fleet.certificate] == shown_to(fleet.orders)
 
 
+def decisions(uses: list[TokenUse]) -> list[tuple[str, str, str]]:
+    return [(use.decision, use.destination, use.detail) for use in uses]
+
+
 def shown_to(api: Sink) -> list[bytes | None]:
     return [seen.certificate for seen in api.seen]
 
@@ -195,13 +200,15 @@ def test_without_the_certificate_nothing_is_sent(caller: Caller, fleet: Fleet) -
     R8705-2, P4: a client that is not set up for it is stopped before a byte is sent; so is one
     whose own context has the very certificate, since nobody can see that from here.
     """
+    uses: list[TokenUse] = []
     with (
-        caller.client(auth=fleet.auth()) as client,
-        pytest.raises(EgressBlockedError, match="CertificateTransport"),
+        caller.client(auth=fleet.auth(ledger=UseLedger(uses.append))) as client,
+        pytest.raises(EgressBlockedError, match="CertificateTransport") as caught,
     ):
         client.get(f"{fleet.orders.url}/v1")
 
     assert [] == fleet.orders.seen
+    assert [("blocked", f"{fleet.orders.url}/v1", str(caught.value))] == decisions(uses)
     assert ["metadata_discovered", "token_issued", "egress_blocked"] == [
         event.name for event in fleet.events
     ]
@@ -259,13 +266,16 @@ def test_a_certificate_that_is_gone_is_not_replaced_by_another(
     """
     P4: the token is bound to one that no connection can show any more.
     """
-    auth = fleet.auth(clock=clock)
+    uses: list[TokenUse] = []
+    auth = fleet.auth(clock=clock, ledger=UseLedger(uses.append))
     caller.token_for(auth, f"{fleet.orders.url}/")
     with caller.client(auth=auth, transport=fleet.transport(caller)) as client:
         replaced = write_certificate(fleet.file)
-        with pytest.raises(EgressBlockedError, match="not in the files any more"):
+        with pytest.raises(EgressBlockedError, match="not in the files any more") as caught:
             client.get(f"{fleet.orders.url}/v1")
         assert [] == fleet.orders.seen
+        blocked = ("blocked", f"{fleet.orders.url}/v1", str(caught.value))
+        assert [("handed_over", "", ""), blocked] == decisions(uses)
         assert "egress_blocked" == fleet.events[-1].name
         clock.advance(6)
         assert 200 == client.get(f"{fleet.orders.url}/v1").status_code

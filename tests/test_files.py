@@ -18,10 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import keyring
-import keyring.backend
 import keyring.backends.null
-import keyring.errors
 import pytest
 
 from resource_tokens import ConfigurationError, Resource
@@ -32,6 +29,7 @@ from resource_tokens.stores import Generation, StoredToken, UnreadableEntryError
 from resource_tokens.testing import LocalAuthorizationServer
 from resource_tokens.tokens import AccessToken, Secret, TokenKey
 from tests.conftest import BILLING, CLIENT_SECRET, ORDERS, Clock, World
+from tests.servers.keyrings import InMemory, Locked, keyring_is
 from tests.test_house_rules import BLOCKED
 
 KEY = new_key()
@@ -573,46 +571,6 @@ def test_a_file_without_a_key_is_refused(tmp_path: Path, content: Any) -> None:
 
     with pytest.raises(ConfigurationError, match="key"):
         store(tmp_path, keys=[file])
-
-
-class InMemory(keyring.backend.KeyringBackend):
-    """
-    A keyring for one test.
-    """
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # it has no types
-        self.kept: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.kept.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.kept[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.kept[service, username]
-
-
-class Locked(InMemory):
-    """
-    As where nobody is logged in.
-    """
-
-    def get_password(self, service: str, username: str) -> str | None:
-        raise keyring.errors.KeyringLocked(f"{service} {username}")
-
-
-@contextmanager
-def keyring_is(backend: keyring.backend.KeyringBackend) -> Iterator[None]:
-    before = keyring.get_keyring()
-    keyring.set_keyring(backend)
-    try:
-        yield
-    finally:
-        keyring.set_keyring(before)
 
 
 def test_a_key_can_be_in_the_keyring_of_the_system(tmp_path: Path) -> None:

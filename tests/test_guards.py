@@ -22,7 +22,8 @@ from resource_tokens import (
     ResourceMap,
     ResourceTokenAuth,
 )
-from tests.conftest import BILLING, ORDERS, Caller, World
+from resource_tokens.ledger import UseLedger
+from tests.conftest import BILLING, ORDERS, Caller, Clock, World
 from tests.servers.apis import Sink
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import serving, trusting
@@ -85,21 +86,34 @@ def test_a_guarded_transport_withholds_the_token(caller: Caller, world: World) -
 
 def test_a_guard_in_a_guard_changes_nothing(caller: Caller, world: World) -> None:
     """
-    Idempotent, also around a transport of httpx's own, and in `mounts=`.
+    Idempotent, also around a transport of httpx's own, and in `mounts=`: P11: each hop is told of
+    once, in the events, in the answer and in the ledger.
     """
+    uses: list[tuple[str, str]] = []
+    ledger = UseLedger(lambda use: uses.append((use.decision, use.destination)))
     library = caller.library
     own = library.HTTPTransport() if caller.blocking else library.AsyncHTTPTransport()
     twice = guarded(caller, guarded(caller, own))
     world.orders.redirect("/jump", f"{world.billing.url}landing")
     with caller.client(
-        auth=world.auth(), mounts={"http://127.0.0.1": twice}, follow_redirects=True
+        auth=world.auth(ledger=ledger), mounts={"http://127.0.0.1": twice}, follow_redirects=True
     ) as client:
         assert 200 == client.get(world.orders.url).status_code
-        assert 401 == client.get(f"{world.orders.url}jump").status_code
+        jumped = client.get(f"{world.orders.url}jump")
+        assert 401 == jumped.status_code
         with pytest.raises(EgressBlockedError):
             client.get(world.orders.url, headers={"Host": "billing.example.com"})
 
     assert () == world.billing.tokens_seen()
+    assert 1 == len(jumped.extensions["token_withheld"])
+    told = ["metadata_discovered", "token_issued", "token_withheld", "egress_blocked"]
+    assert told == world.event_names()
+    assert [
+        ("shown", world.orders.url),
+        ("shown", f"{world.orders.url}jump"),
+        ("withheld", f"{world.billing.url}landing"),
+        ("blocked", world.orders.url),
+    ] == uses
 
 
 def application(caller: Caller, seen: dict[str, str]) -> Any:
@@ -176,6 +190,40 @@ def test_an_unguarded_leak_is_noticed(caller: Caller, world: World) -> None:
         caught.value.destination,
     )
     assert "egress_blocked" == world.event_names()[-1]
+
+
+def test_an_unguarded_leak_of_what_was_replaced_is_noticed(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    Detection: a guard on the first hop gave it another token, and httpx takes the one of before
+    along to where no guard is.
+    """
+    library, mock = caller.library, Mock(caller)
+    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
+
+    class Branching(kind):  # type: ignore[misc,valid-type]
+        def handle_request(self, request: Any) -> Any:
+            if request.url.path == "/elsewhere":
+                return mock.transport.handle_request(request)
+            clock.advance(3600)
+            return super().handle_request(request)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            if request.url.path == "/elsewhere":
+                return await mock.transport.handle_async_request(request)
+            clock.advance(3600)
+            return await super().handle_async_request(request)
+
+    world.sink.redirect("/x", to="/elsewhere", status=302)
+    auth = world.auth({f"{world.sink.url}/x": ORDERS}, clock=clock)
+    with (
+        caller.client(auth=auth, transport=Branching(), follow_redirects=True) as client,
+        pytest.raises(EgressBlockedError, match="nobody could look at"),
+    ):
+        client.get(f"{world.sink.url}/x")
+
+    assert 2 == len(world.server.issued)
 
 
 def test_what_leads_nowhere_else_needs_no_guard(caller: Caller, world: World) -> None:

@@ -391,6 +391,27 @@ def test_no_token_is_renewed_for_a_request_that_is_stopped(
     assert () == world.orders.requests
 
 
+def test_what_is_refused_is_the_token_of_the_last_hop(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P8: one that was replaced on the way and then rejected was asked for just now. It is not sent a
+    second time, as if the one of the first hop had been meant.
+    """
+    world.sink.redirect("/slow", to="/next", status=302)
+    world.sink.answer("/next", 401)
+    world.sink.behave(lambda seen: clock.advance(3600) if seen.target == "/slow" else None)
+    auth = world.auth({world.sink.url: ORDERS}, clock=clock)
+    with caller.client(auth=auth, follow_redirects=True) as client:
+        caller.token_for(auth, world.sink.url)
+        assert 401 == client.get(f"{world.sink.url}/slow").status_code
+
+    first, second = world.server.issued
+    assert [[f"Bearer {first}"]] == authorizations(world.sink, "/slow")
+    assert [[f"Bearer {second}"]] == authorizations(world.sink, "/next")
+    assert 1 == world.event_names().count("token_rejected")
+
+
 # One request, sent twice.
 
 
@@ -508,6 +529,33 @@ def test_the_next_request_sent_with_another_auth(caller: Caller, world: World) -
         client.send(first.next_request, auth=world.auth({}, unmapped="anonymous"))
 
     assert [[]] * 2 == authorizations(world.sink, "/elsewhere")
+
+
+def test_what_was_replaced_on_the_way_is_taken_back_as_well(
+    caller: Caller, world: World, clock: Clock
+) -> None:
+    """
+    P3: what httpx copies is the token that the request began with, although another one was sent.
+    """
+
+    def wait(request: Any) -> None:
+        if request.url.path == "/x":
+            clock.advance(3600)
+
+    async def await_(request: Any) -> None:
+        wait(request)
+
+    world.sink.redirect("/x", to="/elsewhere", status=302)
+    mine = world.auth({f"{world.sink.url}/x": ORDERS}, clock=clock)
+    other = world.auth({world.orders.url: ORDERS}, unmapped="anonymous")
+    hooks = {"request": [wait if caller.blocking else await_]}
+    with caller.client(event_hooks=hooks) as client:
+        first = client.get(f"{world.sink.url}/x", auth=mine)
+        client.send(first.next_request, auth=other)
+
+    _, sent = world.server.issued
+    assert [[f"Bearer {sent}"]] == authorizations(world.sink, "/x")
+    assert [[]] == authorizations(world.sink, "/elsewhere")
 
 
 def test_a_users_trace_survives_a_request_sent_again(caller: Caller, world: World) -> None:

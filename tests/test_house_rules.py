@@ -161,7 +161,7 @@ LOCAL_IMPORTS = {
     ("oauth/jwt_client_auth.py", "resource_tokens.oauth.signing"),
     ("oauth/tls_client_auth.py", "resource_tokens.oauth.keys"),
     ("settings/environment.py", "resource_tokens.settings"),
-    ("settings/references.py", "resource_tokens.settings.keyring"),
+    ("settings/references.py", "resource_tokens.keyring"),
     ("settings/stores.py", "resource_tokens.files"),
     ("settings/stores.py", "resource_tokens.redis"),
     ("stores.py", "cryptography.fernet"),

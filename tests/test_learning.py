@@ -18,12 +18,15 @@ from resource_tokens import (
     AuthorizationServer,
     ClientSecretBasic,
     ConfigurationError,
+    EgressBlockedError,
     Resource,
     ResourceMap,
     ResourceTokenAuth,
+    SubjectToken,
     TokenEvent,
     TokenRequestError,
 )
+from resource_tokens.ledger import TokenUse, UseLedger
 from tests.conftest import Caller, Clock
 from tests.servers.apis import Answer, Seen, Sink
 from tests.servers.scripted import Issuer
@@ -64,7 +67,9 @@ class Place:
     def server(self, issuer: Issuer) -> AuthorizationServer:
         return AuthorizationServer(issuer=issuer.issuer, verify=trusting())
 
-    def auth(self, *allowed: Issuer, clock: Any = None, **options: Any) -> ResourceTokenAuth:
+    def auth(
+        self, *allowed: Issuer, clock: Any = None, ledger: Any = None, **options: Any
+    ) -> ResourceTokenAuth:
         """
         One for the API, and for another one that has a server of its own.
         """
@@ -85,6 +90,7 @@ class Place:
             ClientSecretBasic("own-client", "own-secret"),
             resources,
             on_event=self.events.append,
+            ledger=ledger,
             **more,
         )
 
@@ -148,6 +154,46 @@ def test_a_resource_names_the_server_it_trusts(caller: Caller, place: Place) -> 
     assert "b3RoZXItY2xpZW50Om90aGVyLXNlY3JldA==" in str(request.headers)
     assert 1 == len(place.api.seen_under(WELL_KNOWN))
     assert [] == list(place.api.seen_under(WELL_KNOWN)[0].tokens())
+
+
+def test_the_ledger_names_the_server_that_issued_the_token(caller: Caller, place: Place) -> None:
+    """
+    P11: and not the configured one, also for the request that had to wait for what was learned.
+    """
+    uses: list[TokenUse] = []
+    place.says(authorization_servers=[place.other.issuer])
+    auth = place.auth(place.own, place.other, ledger=UseLedger(uses.append))
+    get(caller, place, auth)
+    get(caller, place, auth)
+    auth.cache.forget()
+    caller.token_for(auth, place.identifier)
+
+    known = {(use.issuer, use.client_id) for use in uses}
+    assert (3, {(place.other.issuer, "other-client")}) == (len(uses), known)
+
+
+def test_a_resource_does_not_choose_who_sees_a_users_token(caller: Caller, place: Place) -> None:
+    """
+    P3, P11, R9700-7: where it names a server that the subject token is not for, the request is
+    stopped, and an event says so; a challenge that does so leaves the caller with the refusal.
+    """
+    subject = SubjectToken("users-token", issuer=place.own.issuer, subject="alice")
+    place.says(authorization_servers=[place.other.issuer])
+    with pytest.raises(EgressBlockedError, match="issued by"):
+        get(caller, place, place.auth(place.own, place.other).on_behalf_of(subject))
+    assert "egress_blocked" == place.events[-1].name
+
+    auth = place.auth(place.own, place.other).on_behalf_of(subject)
+    place.says()
+    assert 200 == get(caller, place, auth).status_code
+    place.says(authorization_servers=[place.other.issuer])
+    where = f"{place.api.url}{WELL_KNOWN}/orders"
+    challenge = ("WWW-Authenticate", f'Bearer resource_metadata="{where}"')
+    place.api.behave(lambda seen: place.answer(seen) or Answer(401, (challenge,)))
+    assert 401 == get(caller, place, auth).status_code
+    assert "egress_blocked" == place.events[-1].name
+    assert 2 == len(place.details("egress_blocked"))
+    assert [] == place.other.token_requests
 
 
 def test_what_was_learned_has_to_be_confirmed(caller: Caller, place: Place) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import pickle
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,8 @@ def test_what_no_rule_covers(ledger: Ledger, where: str) -> None:
 
 def test_a_record_is_json_and_holds_no_secret(world: World, ledger: Ledger) -> None:
     """
-    P9: neither the record nor the ledger prints a token, the client secret or the key.
+    P9: neither the record nor the ledger prints a token, the client secret or the key, and the
+    ledger is not pickled.
     """
     auth = world.auth(ledger=ledger.hook)
     with httpx.Client(auth=auth, trust_env=False) as client:
@@ -269,6 +271,8 @@ def test_a_record_is_json_and_holds_no_secret(world: World, ledger: Ledger) -> N
     secrets = (*world.server.issued, CLIENT_SECRET, KEY.decode())
     assert [] == [secret for secret in secrets if secret in text]
     assert ledger[0].at.isoformat() == ledger[0].as_dict()["at"]
+    with pytest.raises(TypeError, match="its key"):
+        pickle.dumps(UseLedger(print, key=KEY))
 
 
 def test_a_fingerprint_is_one_that_others_can_compute() -> None:

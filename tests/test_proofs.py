@@ -397,9 +397,13 @@ def test_a_proof_names_the_url_that_its_server_knows(caller: Caller, world: Worl
     assert [f"{world.orders.url}a"] == [claims["htu"] for claims in claims_at(world.orders)]
 
 
-def test_a_reauthorized_redirect_proves_the_other_token(caller: Caller, world: World) -> None:
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_reauthorized_redirect_proves_the_other_token(
+    caller: Caller, world: World, guarded: bool
+) -> None:
     """
-    `redirects="reauthorize"`: with its own token, a proof for it, and the nonce it wants.
+    `redirects="reauthorize"`: with its own token, a proof for it, and the nonce it wants; also
+    where the hop is looked at twice.
     """
     auth = world.auth(
         {
@@ -409,7 +413,8 @@ def test_a_reauthorized_redirect_proves_the_other_token(caller: Caller, world: W
     )
     world.billing.dpop_nonce = "api-1"
     world.orders.redirect("/jump", f"{world.billing.url}landing")
-    with caller.client(auth=auth, follow_redirects=True) as client:
+    options: Any = {"transport": wrapped(caller)} if guarded else {}
+    with caller.client(auth=auth, follow_redirects=True, **options) as client:
         assert 200 == client.get(f"{world.orders.url}jump").status_code
 
     assert [302, 302] == [request.status for request in world.orders.requests]

@@ -5,6 +5,7 @@ The kill switch: nobody uses a token any more, and then it is revoked (RFC 7009)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, private_key, registered
 from tests.servers.oidc_provider.introspecting import IntrospectingApi
 from tests.test_files import Away, child, line_of, tell
+from tests.test_on_behalf_of import user
 from tests.test_store_contract import KEY
 from tests.test_tokens import asked
 
@@ -109,6 +111,26 @@ def test_they_are_dropped_before_they_are_revoked(world: World, tmp_path: Path) 
     assert 1 == cache.revoke_all()
     assert [(0, 1)] == seen
     assert world.server.is_revoked(world.server.issued[0])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_others_have_left_is_revoked_on_whosever_behalf(
+    world: World, tmp_path: Path, ended: bool
+) -> None:
+    """
+    R7009-1: the switch can be in a handler that is called by a user, or in a task that outlives
+    it. What others have left is the service's own all the same.
+    """
+    store = FileTokenStore(tmp_path / "state", keys=KEY)
+    left = world.auth(store=store).cache.get(ORDERS)
+    auth = world.auth(store=store)
+    with auth.on_behalf_of(user(world, "alice")):
+        inside = copy_context()
+        revoked = 0 if ended else inside.run(auth.cache.revoke_all)
+    revoked += inside.run(auth.cache.revoke_all)
+
+    assert 1 == revoked
+    assert [left.reveal()] == [form["token"] for form in sent_to(world.server)]
 
 
 def test_what_could_not_be_revoked_is_raised_after_all_was_tried(
@@ -292,7 +314,7 @@ def test_a_real_server_has_revoked_it(
     caller: Caller, provider: OidcProvider, client_auth: Any
 ) -> None:
     """
-    R7009-1: introspection says that it is not active, and the API refuses it.
+    R7009-1, R7523-7: introspection says that it is not active, and the API refuses it.
     """
     with IntrospectingApi(
         OPAQUE, provider=provider, client_id="agent", client_secret=SECRET

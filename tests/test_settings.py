@@ -19,9 +19,6 @@ from typing import Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]  # it has no types of its own
-import keyring
-import keyring.backend
-import keyring.errors
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -60,6 +57,7 @@ from resource_tokens.settings.problems import Lines, key_text
 from resource_tokens.stores import MemoryTokenStore, new_key
 from resource_tokens.testing import LocalAuthorizationServer
 from tests.conftest import BILLING, CLIENT_ID, CLIENT_SECRET, ORDERS, World
+from tests.servers.keyrings import InMemory, Locked, keyring_is
 from tests.servers.tls import authority
 
 SIMPLE = """
@@ -90,33 +88,11 @@ def _written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return write
 
 
-class Ring(keyring.backend.KeyringBackend):
-    """
-    A keyring in memory.
-    """
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # it has no types
-        self.secrets: dict[tuple[str, str], str] = {}
-        self.locked = False
-
-    def get_password(self, service: str, username: str) -> str | None:
-        if self.locked:
-            raise keyring.errors.KeyringLocked("locked")
-        return self.secrets.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.secrets[service, username] = password
-
-
 @pytest.fixture(name="ring")
-def _ring() -> Iterator[Ring]:
-    before, ring = keyring.get_keyring(), Ring()
-    keyring.set_keyring(ring)
-    yield ring
-    keyring.set_keyring(before)
+def _ring() -> Iterator[InMemory]:
+    ring = InMemory()
+    with keyring_is(ring):
+        yield ring
 
 
 def problems_in(path: Path) -> list[str]:
@@ -161,6 +137,7 @@ discover = ["https://login.example.com"]
 [store]
 type = "memory"
 size = 7
+max_bytes = 80_000
 
 [dialects.mine]
 target = { audience = "{audience}" }
@@ -249,10 +226,10 @@ PROOF_KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 
 @pytest.fixture(name="everything")
 def _everything(
-    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, ring: Ring
+    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, ring: InMemory
 ) -> Settings:
     monkeypatch.setenv("GATEWAY_KEY", "gateway-key")
-    ring.secrets["example", "other"] = "in the ring"
+    ring.kept["example", "other"] = "in the ring"
     path = written(EVERYTHING)
     path.with_name("secret").write_text("in the file\n")
     path.with_name("actor").write_text("an actor's token")
@@ -551,11 +528,11 @@ refresh_token = {reference}
 """
 
 
-def test_a_refresh_token_in_the_keyring(written: Callable[[str], Path], ring: Ring) -> None:
+def test_a_refresh_token_in_the_keyring(written: Callable[[str], Path], ring: InMemory) -> None:
     """
     It is replaced there.
     """
-    ring.secrets["example", "me"] = "rt-1"
+    ring.kept["example", "me"] = "rt-1"
     with LocalAuthorizationServer() as server:
         answer = {"access_token": "at", "token_type": "Bearer", "refresh_token": "rt-2"}
         server.answer_next(200, json.dumps(answer).encode())
@@ -564,7 +541,7 @@ def test_a_refresh_token_in_the_keyring(written: Callable[[str], Path], ring: Ri
         auth = ResourceTokenAuth.from_toml(written(refreshing(entry, server.issuer)))
         auth.token_for("https://a.example.com/")
 
-    assert {("example", "me"): "rt-2"} == ring.secrets
+    assert {("example", "me"): "rt-2"} == ring.kept
 
 
 def test_a_refresh_token_in_a_variable_must_be_one_that_stays(
@@ -679,6 +656,15 @@ def test_a_store_in_a_file(written: Callable[[str], Path], tmp_path: Path) -> No
     assert isinstance(shared.grant, SharedRefreshToken)
     assert ["rt", "key"] == sorted((s.path.name for s in shared.secret_files), reverse=True)
     assert "give a store that keeps refresh tokens" in storeless
+
+
+def test_a_store_in_memory_is_bounded_in_bytes(written: Callable[[str], Path]) -> None:
+    """
+    P10: what is no bound for a token is told by the store itself.
+    """
+    [problem] = problems_in(written(f'{SIMPLE}[store]\ntype = "memory"\nmax_bytes = 5'))
+
+    assert "store: MemoryTokenStore: max_bytes=5 is less than" in problem
 
 
 def test_the_client_credentials_grant_can_be_named(written: Callable[[str], Path]) -> None:
@@ -952,13 +938,13 @@ def test_every_resource_names_its_client(
         ('{ env = "PATH", file = "b" }', "file: does not go together with the other keys"),
     ],
 )
+@pytest.mark.usefixtures("ring")
 def test_references_that_lead_nowhere(
-    written: Callable[[str], Path], ring: Ring, reference: str, why: str
+    written: Callable[[str], Path], reference: str, why: str
 ) -> None:
     """
     Each says which it is, and none shows what it holds.
     """
-    assert ring.priority == 1
     [problem] = problems_in(
         written(client_table(f'method = "client_secret_post"\nclient_secret = {reference}'))
     )
@@ -967,16 +953,15 @@ def test_references_that_lead_nowhere(
     assert "line " in problem
 
 
-def test_a_locked_keyring(written: Callable[[str], Path], ring: Ring) -> None:
+def test_a_locked_keyring(written: Callable[[str], Path]) -> None:
     """
     It is told from one that has no such secret.
     """
-    ring.locked = True
     reference = '{ keyring = "example", username = "me" }'
+    path = written(client_table(f'method = "client_secret_post"\nclient_secret = {reference}'))
 
-    [problem] = problems_in(
-        written(client_table(f'method = "client_secret_post"\nclient_secret = {reference}'))
-    )
+    with keyring_is(Locked()):
+        [problem] = problems_in(path)
 
     assert problem.endswith("has no secret of 'me' at 'example' that can be read (KeyringLocked).")
 

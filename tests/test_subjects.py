@@ -519,7 +519,7 @@ def test_a_refresh_token_in_an_exchange_is_ignored() -> None:
 
 def test_an_assertion_is_shown_to_no_api() -> None:
     """
-    RIDJAG-4, P3: copied into a request to an API, it is stopped like a token of another.
+    RIDJAG-4, RMCP-13, P3: copied into a request to an API, it is stopped like a token of another.
     """
     chain = Chain()
     alice = chain.user("alice")

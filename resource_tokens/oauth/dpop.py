@@ -7,12 +7,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resource_tokens._locks import SafeLock
 from resource_tokens.exceptions import ConfigurationError
+from resource_tokens.oauth.messages import base64url
 from resource_tokens.tokens import AccessToken, Secret
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ class ProofKey:
         if token is not None:
             # "The value MUST be the result of a base64url encoding [...] the SHA-256 hash of the
             # ASCII encoding of the associated access token's value."
-            digest = hashlib.sha256(token.reveal().encode("ascii")).digest()
-            claims["ath"] = urlsafe_b64encode(digest).decode().rstrip("=")
+            claims["ath"] = base64url(hashlib.sha256(token.reveal().encode("ascii")).digest())
         return self._made().signed(claims)
 
     def _made(self) -> Signer:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -22,6 +23,7 @@ __all__ = [
     "HTTPAnswer",
     "HTTPRequest",
     "Members",
+    "base64url",
     "date_in",
     "date_of",
     "foreign_text",
@@ -33,6 +35,13 @@ __all__ = [
     "retry_after",
     "spellings",
 ]
+
+
+def base64url(octets: bytes) -> str:
+    """
+    Octets as the standards write them (RFC 7515 2): in URL-safe base64 without padding.
+    """
+    return urlsafe_b64encode(octets).decode().rstrip("=")
 
 
 class ClientCertificate(NamedTuple):

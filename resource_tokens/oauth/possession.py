@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from base64 import b64decode, urlsafe_b64encode
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from resource_tokens.oauth.dpop import normalised
 from resource_tokens.oauth.inbound_tokens import InboundToken, Refusal
 from resource_tokens.oauth.jwt import claims_in
+from resource_tokens.oauth.messages import base64url
 from resource_tokens.oauth.presented import Presented
 from resource_tokens.oauth.published_keys import ALGORITHMS, header_in, public_key, verified
 
@@ -175,7 +176,7 @@ def _thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 def _digest(value: bytes) -> str:
-    return urlsafe_b64encode(hashlib.sha256(value).digest()).decode().rstrip("=")
+    return base64url(hashlib.sha256(value).digest())
 
 
 PROOF_AGE = 60.0

@@ -13,7 +13,7 @@ resource_tokens` needs this module.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from resource_tokens.oauth.inbound_tokens import Refusal
-from resource_tokens.oauth.messages import Members
+from resource_tokens.oauth.messages import Members, base64url
 from resource_tokens.tokens import Secret
 
 __all__ = ["ALGORITHMS", "PublishedKeys", "UnknownKey", "header_in", "public_key", "verified"]
@@ -171,7 +171,7 @@ def _decoded(part: str) -> bytes:
     # of any line breaks, whitespace, or other additional characters". Python's decoder takes more
     # than one spelling.
     decoded = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if urlsafe_b64encode(decoded).rstrip(b"=") != part.encode("ascii"):
+    if base64url(decoded) != part:
         raise ValueError("This is not the base64url of anything.")
     return decoded
 

@@ -8,7 +8,6 @@ imports it late.
 from __future__ import annotations
 
 import hashlib
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +25,7 @@ from resource_tokens.oauth.keys import (
     private_pem,
     public_bytes,
 )
-from resource_tokens.oauth.messages import Members
+from resource_tokens.oauth.messages import Members, base64url
 from resource_tokens.tokens import Secret
 
 __all__ = ["SigningKey", "private_signing_key", "secret_signing_key"]
@@ -112,7 +111,7 @@ def private_signing_key(
     thumbprint = (
         said.get("x5t#S256")
         if certificate is None
-        else urlsafe_b64encode(certificate_thumbprint(name, key, certificate)).decode().rstrip("=")
+        else base64url(certificate_thumbprint(name, key, certificate))
     )
     header = {"kid": key_id or said.get("kid"), "x5t#S256": thumbprint}
     return SigningKey(

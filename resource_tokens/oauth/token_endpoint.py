@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from resource_tokens.oauth.messages import (
     HTTPAnswer,
     HTTPRequest,
     Members,
+    base64url,
     date_of,
     foreign_text,
     form,
@@ -90,11 +90,12 @@ class TokenRequest:
     scopes: frozenset[str]
     discovered_from: TokenRequest | None = None
     proof_key: ProofKey | None = None
-    key: TokenKey = field(init=False)
-    identity: Identity = field(init=False)
-    target: tuple[tuple[str, str], ...] = field(init=False)
-    scopes_sent: frozenset[str] = field(init=False)
-    certificate: bytes | None = field(init=False)
+    # Not in the `repr`: reporters of errors ask for that of one that is refused half-made.
+    key: TokenKey = field(init=False, repr=False)
+    identity: Identity = field(init=False, repr=False)
+    target: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+    scopes_sent: frozenset[str] = field(init=False, repr=False)
+    certificate: bytes | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check_grant()
@@ -421,16 +422,15 @@ def _check_sender(claims: Claims | None, request: TokenRequest) -> None:
     # Of an opaque token, only the resource server can know.
     if claims is None:
         return
-    if request.certificate is not None:
-        # RFC 8705 3.1. There is no token type for it, so this alone tells it from a bearer token.
-        thumbprint = urlsafe_b64encode(request.certificate).decode().rstrip("=")
-        if claims.certificate_thumbprint != thumbprint:
-            raise _unusable(
-                request,
-                "has a token that is not bound to the certificate of the client",
-                "Resource(..., sender='mtls') wants that: let the server do it for this client "
-                "(tls_client_certificate_bound_access_tokens).",
-            )
+    bound = None if request.certificate is None else base64url(request.certificate)
+    # RFC 8705 3.1. There is no token type for it, so this alone tells it from a bearer token.
+    if bound not in (None, claims.certificate_thumbprint):
+        raise _unusable(
+            request,
+            "has a token that is not bound to the certificate of the client",
+            "Resource(..., sender='mtls') wants that: let the server do it for this client "
+            "(tls_client_certificate_bound_access_tokens).",
+        )
     # RFC 9449 6.1. That it is bound, its type has said.
     bound_to = claims.key_thumbprint
     if request.proof_key is not None and bound_to not in (None, request.proof_key.thumbprint):

@@ -500,6 +500,8 @@ class MemoryStoreTable(Table):
     """Where tokens are kept."""
     size: Annotated[int, Field(gt=0)] | None = None
     """How many."""
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    """How much memory they may take, in bytes."""
 
 
 class RedisStoreTable(Table):

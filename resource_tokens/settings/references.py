@@ -90,7 +90,7 @@ class References:
         if isinstance(reference, SecretFile):
             return partial(_write_file, self.path(reference.file))
         if isinstance(reference, KeyringEntry):
-            from resource_tokens.settings.keyring import write_secret
+            from resource_tokens.keyring import write_secret
 
             service, username = reference.keyring, reference.username
             return lambda text: write_secret(service, username, Secret(text))
@@ -129,7 +129,7 @@ class References:
                 raise ConfigurationError(f"the environment variable {reference.env} is not set.")
             return secret
         if isinstance(reference, KeyringEntry):
-            from resource_tokens.settings.keyring import secret_in
+            from resource_tokens.keyring import secret_in
 
             return secret_in(reference.keyring, reference.username)
         return Source("The secret", self.secret_path(reference.file, key)).read()

@@ -33,8 +33,10 @@ def store_of(table: Any, references: References) -> Store | None:
     Raises:
         ConfigurationError: If it cannot be made.
     """
-    if isinstance(table, MemoryStoreTable) and table.size is not None:
-        return MemoryTokenStore(table.size)
+    if isinstance(table, MemoryStoreTable):
+        bounds = {"maxsize": table.size, "max_bytes": table.max_bytes}
+        given = {name: bound for name, bound in bounds.items() if bound is not None}
+        return MemoryTokenStore(**given) if given else None
     if isinstance(table, RedisStoreTable):
         return _redis(table, references)
     if isinstance(table, FileStoreTable):
