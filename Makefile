@@ -8,7 +8,7 @@ VENVS := .cache/venvs
 EXTRAS := cli,files,httpx2,keyring,otel,redis,settings
 SOURCES := resource_tokens tests examples benchmarks conftest.py docs/conf.py
 
-.PHONY: demo test lint types docs bench compared dist soak clean
+.PHONY: demo test lint types docs bench compared dist pins soak clean
 
 demo: $(VENVS)/demo/.ready
 	@$(VENVS)/demo/bin/python -m resource_tokens.cli.demo
@@ -49,6 +49,15 @@ dist: $(VENVS)/release/.ready
 	$(VENVS)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
 		--output-reproducible --of JSON --sv 1.6 -o dist/resource_tokens.cdx.json \
 		$(VENVS)/shipped/bin/python
+
+# The versions that CI takes, from what the index has today. Run it, run CI, and commit the file.
+pins:
+	$(PYTHON) -m venv --clear $(VENVS)/pins
+	$(VENVS)/pins/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENVS)/pins/bin/python -m pip install --quiet -e .[$(EXTRAS)] \
+		--group test --group lint --group docs --group release
+	echo '# What CI takes of each package; `make pins` writes it anew.' > .ci/constraints.txt
+	$(VENVS)/pins/bin/python -m pip freeze --exclude-editable >> .ci/constraints.txt
 
 clean:
 	rm -rf .cache docs/_build dist
