@@ -34,7 +34,7 @@ USED = LIFETIME * (1 - 0.25 * 1.2 - DRIFT) - 2 * SKEW
 # Seconds between two requests of a worker.
 EVERY = 5.0
 # What each step is, in commands to the server.
-COMMANDS = {"load": 4, "lease": 2, "save": 1, "release": 1, "generations": 1}
+COMMANDS = {"load": 4, "lease": 2, "save": 1, "release": 1, "news": 1}
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "scale.svg"
 
 

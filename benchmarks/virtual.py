@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -30,7 +31,14 @@ from resource_tokens.oauth.grants import ClientCredentials
 from resource_tokens.oauth.messages import HTTPAnswer, HTTPRequest
 from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.resources import Resource
-from resource_tokens.stores import Generation, Loaded, MemoryTokenStore, StoredToken, TokenStore
+from resource_tokens.stores import (
+    Generation,
+    Loaded,
+    MemoryTokenStore,
+    News,
+    StoredToken,
+    TokenStore,
+)
 from resource_tokens.tokens import CachedToken, TokenKey
 
 __all__ = ["Fate", "Issue", "SharedStore", "Time", "Worker", "World"]
@@ -148,15 +156,18 @@ class SharedStore:
         self._entries: dict[TokenKey, tuple[float, StoredToken, bytes]] = {}
         self._leases: dict[TokenKey, tuple[object, float, Worker | None]] = {}
         self._generations: Counter[str | None] = Counter()
+        self._journal: dict[tuple[str | None, bytes], int] = {}
 
-    def load(self, key: TokenKey, resource: str) -> Loaded:
+    def load(self, key: TokenKey, resource: str, subject: bytes = b"") -> Loaded:
         self.steps["load"] += 1
         generation = self._generation(resource)
         there, leased = self._there(key), max(0.0, self._leased_until(key) - self._time())
+        journal = (self._forgotten(0, resource, subject), self._position()) if subject else (0, 0)
         if there is None:
-            return Loaded(None, generation, leased=leased)
+            return Loaded(None, generation, b"", leased, *journal)
         asked_at, stored, mark = there
-        return Loaded(replace(stored, age=self._time() - asked_at), generation, mark, leased)
+        aged = replace(stored, age=self._time() - asked_at)
+        return Loaded(aged, generation, mark, leased, *journal)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         self.steps["save"] += 1
@@ -183,13 +194,22 @@ class SharedStore:
 
         return release
 
-    def generations(self, resources: list[str]) -> list[Generation]:
-        self.steps["generations"] += 1
-        return [self._generation(resource) for resource in resources]
+    def news(self, resources: list[str], since: int | None = None) -> News:
+        self.steps["news"] += 1
+        generations = [self._generation(resource) for resource in resources]
+        if since is None:
+            return News(generations)
+        self.steps["journal"] += 1
+        return News(generations, self._position(), partial(self._forgotten, since))
 
-    def forget(self, resource: str | None) -> None:
+    def forget(self, resource: str | None, subject: bytes = b"") -> int:
         self.steps["forget"] += 1
-        self._generations[resource] += 1
+        if not subject:
+            self._generations[resource] += 1
+            return 0
+        place = self._position() + 1
+        self._journal[resource, subject] = place
+        return place
 
     def leased(self, key: TokenKey) -> bool:
         """
@@ -210,6 +230,14 @@ class SharedStore:
         self._entries.clear()
         self._leases.clear()
         self._generations.clear()
+        self._journal.clear()
+
+    def _position(self) -> int:
+        return max(self._journal.values(), default=0)
+
+    def _forgotten(self, since: int, resource: str, subject: bytes) -> int:
+        place = max(self._journal.get((of, subject), 0) for of in (None, resource))
+        return place if place > since else 0
 
     def _generation(self, resource: str) -> Generation:
         return Generation(self._generations[None], self._generations[resource])

@@ -35,7 +35,7 @@ from cachetools import LRUCache, TTLCache
 from resource_tokens._ask import Answered, Asker, Surroundings, event_of, no_turn, turn_limit
 from resource_tokens._io import IO, BlockingIO, run_to_end
 from resource_tokens._locks import SafeLock
-from resource_tokens._sharing import Sharing, Visit
+from resource_tokens._sharing import Scope, Sharing, Visit
 from resource_tokens._single_flight import Flight, SingleFlight, outcome
 from resource_tokens.egress import Bindings
 from resource_tokens.events import EventName, Events
@@ -58,6 +58,7 @@ class _CoolDown:
     until: float
     failures: int
     error: TokenRequestError | AudienceMismatchError
+    subject: bytes
     refused: bool
 
 
@@ -83,7 +84,7 @@ class Acquirer:
         self._asker = Asker(bindings, events, surroundings, audiences)
         self._sharing: Sharing | None = None
         if store is not None:
-            self._sharing = Sharing(store, memory, events, surroundings, self._drop)
+            self._sharing = Sharing(store, memory, events, surroundings, self._drop_all)
         self._flights = SingleFlight()
         self._background = BlockingIO()
         self._closed = False
@@ -97,8 +98,9 @@ class Acquirer:
         # Keys with a refresh ahead in the queue or under way: in which process, and until when at
         # most.
         self._ahead: LRUCache[TokenKey, tuple[int, float]] = LRUCache(bound)
-        # How often `forget` was called, for all resources and for each.
-        self._forgotten: LRUCache[str | None, int] = LRUCache(1024)
+        # How often `forget` was called, for all resources and for each; of subjects, there may have
+        # to be as many as were forgotten while one request was under way.
+        self._forgotten: LRUCache[Scope, int] = LRUCache(8192)
 
     def cached(self, request: TokenRequest, min_ttl: float = 0.0) -> CachedToken | None:
         """
@@ -206,10 +208,10 @@ class Acquirer:
             return None
         return renewed
 
-    async def forget(self, resource: str | None, io: IO) -> int:
+    async def forget(self, resource: str | None, io: IO, subject: bytes = b"") -> int:
         """
-        Drop the tokens of a resource, or of all, and what servers have refused (rule 8); here,
-        and wherever the store is shared.
+        Drop the tokens of a resource, or of all, on behalf of a subject, or of whomever, and what
+        servers have refused (rule 8); here, and wherever the store is shared.
 
         Returns:
             How many tokens were dropped here.
@@ -217,9 +219,12 @@ class Acquirer:
         Raises:
             ResourceTokensError: If the others could not be told.
         """
-        dropped = self._drop(resource)
+        dropped = self._drop(resource, subject or None)
         if self._sharing is not None:
-            await self._sharing.forget(resource, io)
+            await self._sharing.forget(resource, subject, io)
+            if subject:
+                # The store had them until it was told, and they may have come back from there.
+                dropped += self._drop(resource, subject)
         return dropped
 
     async def revocations(self, requests: Iterable[TokenRequest], io: IO) -> list[Revocation]:
@@ -255,14 +260,19 @@ class Acquirer:
             raise
         self._report(revocation.request, "token_revoked", revocation.kind)
 
-    def _drop(self, resource: str | None) -> int:
+    def _drop(self, resource: str | None, subject: bytes | None = None) -> int:
+        return self._drop_all([(resource, subject)])
+
+    def _drop_all(self, scopes: Iterable[Scope]) -> int:
+        dropped = set(scopes)
         with self._lock:
-            self._forgotten[resource] = self._forgotten.get(resource, 0) + 1
+            for scope in dropped:
+                self._forgotten[scope] = self._forgotten.get(scope, 0) + 1
             for key, cool_down in list(self._cool_downs.items()):
-                if resource is None or cool_down.error.resource == resource:
+                if not dropped.isdisjoint(_scopes(cool_down.error.resource, cool_down.subject)):
                     del self._cool_downs[key]
         return self._memory.forget(
-            lambda cached: resource is None or cached.token.resource == resource
+            lambda cached: not dropped.isdisjoint(_scopes(cached.token.resource, cached.subject))
         )
 
     def close(self) -> None:
@@ -296,10 +306,10 @@ class Acquirer:
         # Whoever comes after `forget` finds no flight from before it.
         return request.key, *self._times_forgotten(request)
 
-    def _times_forgotten(self, request: TokenRequest) -> tuple[int, int]:
+    def _times_forgotten(self, request: TokenRequest) -> tuple[int, ...]:
+        scopes = _scopes(request.resource.identifier, request.grant.subject)
         with self._lock:
-            forgotten = self._forgotten
-            return forgotten.get(None, 0), forgotten.get(request.resource.identifier, 0)
+            return tuple(self._forgotten.get(scope, 0) for scope in scopes)
 
     def _refresh_ahead(self, request: TokenRequest) -> None:
         key, now = request.key, self._in.clock()
@@ -481,12 +491,13 @@ class Acquirer:
         request: TokenRequest,
         answered: Answered,
         name: EventName,
-        before: tuple[int, int],
+        before: tuple[int, ...],
     ) -> CachedToken:
         """
         Keep a token that was asked for after so many calls of `forget`.
         """
-        cached = replace(answered.cached, asked=in_no_name(request))
+        subject = request.grant.subject
+        cached = replace(answered.cached, asked=in_no_name(request), subject=subject)
         if before == self._times_forgotten(request):
             self._memory.save(request.key, cached)
         # Again, for `forget` may have come in between.
@@ -562,7 +573,8 @@ class Acquirer:
             until = self._in.clock() + delay
             # A copy, as the error itself holds on to the frames of the request that failed.
             kept = type(error)(*error.args)
-            self._cool_downs[request.key] = _CoolDown(until, failures, kept, refused)
+            subject = request.grant.subject
+            self._cool_downs[request.key] = _CoolDown(until, failures, kept, subject, refused)
 
     def _cools_down(self, request: TokenRequest) -> bool:
         now = self._in.clock()
@@ -579,6 +591,14 @@ class Acquirer:
 
     def _report(self, request: TokenRequest, name: EventName, detail: str = "") -> None:
         self._events.emit(event_of(request, name, detail))
+
+
+def _scopes(resource: str, subject: bytes) -> list[Scope]:
+    """
+    What a token of a resource is forgotten with, on behalf of a subject or of nobody.
+    """
+    scopes: list[Scope] = [(None, None), (resource, None)]
+    return [*scopes, (None, subject), (resource, subject)] if subject else scopes
 
 
 def _presenting(request: TokenRequest, assertion: AccessToken) -> TokenRequest:

@@ -31,13 +31,23 @@ from resource_tokens.tokens import AccessToken, Secret, TokenKey
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["GRANT_KEPT", "Sealer", "StoreKey"]
+__all__ = ["EVERYBODY", "FORGOTTEN_KEPT", "GRANT_KEPT", "Sealer", "StoreKey"]
 
 T = TypeVar("T")
 
 GRANT_KEPT = timedelta(days=400)
 """
 How long a refresh token is kept that nobody uses.
+"""
+
+EVERYBODY = "*"
+"""
+The name of all subjects in the journal of those who were forgotten.
+"""
+
+FORGOTTEN_KEPT = timedelta(hours=25)
+"""
+How long it is known that a subject was forgotten: longer than any token lives.
 """
 
 StoreKey = str | bytes | os.PathLike[str]
@@ -84,6 +94,7 @@ class Sealer:
                 "expires_at": stored.token.expires_at.timestamp(),
                 "requested_wall": stored.requested_wall,
                 "generation": list(stored.generation),
+                "forgotten": stored.forgotten,
             },
         )
 
@@ -153,7 +164,7 @@ class Sealer:
         """
         A name that says nothing of its parts to whoever does not have the key.
         """
-        return self.names(*parts)[0]
+        return _named(self._naming[0], TokenKey.of(parts))
 
     def names(self, *parts: str | bytes) -> list[str]:
         """
@@ -161,13 +172,21 @@ class Sealer:
         use while keys are replaced after it.
         """
         message = TokenKey.of(parts)
-        return [
-            hmac.new(naming.reveal().encode(), message, hashlib.sha256).hexdigest()
-            for naming in self._naming
-        ]
+        return [_named(naming, message) for naming in self._naming]
+
+    def subject_names(self, resource: str, subject: bytes) -> list[str]:
+        """
+        What a subject is looked for by in the journal of those who were forgotten: as everybody,
+        with all resources, with this one.
+        """
+        return [EVERYBODY, *(self.name("subject", subject, of) for of in ("", resource))]
 
     def __repr__(self) -> str:
         return "Sealer('...')"
+
+
+def _named(naming: Secret, message: TokenKey) -> str:
+    return hmac.digest(naming.reveal().encode(), message, "sha256").hex()
 
 
 def _secret(key: object) -> Secret:
@@ -211,6 +230,7 @@ def _stored(members: dict[str, Any]) -> StoredToken:
         ),
         float(members["requested_wall"]),
         Generation(int(of_all), int(of_resource)),
+        int(members.get("forgotten", 0)),
     )
 
 

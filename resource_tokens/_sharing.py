@@ -18,20 +18,26 @@ What other processes have, and what they are at.
    request more, and what it brings is thrown away if the store has another token now than when it
    was asked for. So the one that was saved first is used by all. A caller that is cancelled gives
    its lease back, also one that gets it only after that.
-4. A token of an earlier generation is not used. Generations are looked at along with every look
-   into the store, and otherwise every `_LOOK_EVERY` seconds in the background; a process that was
-   idle for longer looks before it presents a token. While the store fails, nobody waits for that.
+4. A token of an earlier generation is not used, and none of a subject that was forgotten after it
+   was asked for. Both are looked at along with every look into the store, and otherwise every
+   `_LOOK_EVERY` seconds in the background; a process that was idle for longer looks before it
+   presents a token. While the store fails, nobody waits for that.
+   Subjects can be many, so the journal of those who were forgotten is read on from where it was
+   read to, and compared with those for whom there are tokens here, or some on their way. It begins
+   where it ended when the first token of a subject was looked for.
 5. What comes out of a store is judged by the same clocks as any other token, and by the store's own
    if it has one: of two ages the greater counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple, Self, TypeVar
+from weakref import WeakSet
 
 from cachetools import LRUCache
 
@@ -44,15 +50,20 @@ from resource_tokens.oauth.token_endpoint import TokenRequest
 from resource_tokens.stores import (
     Generation,
     MemoryTokenStore,
+    News,
     StoredToken,
     TokenStore,
     UnreadableEntryError,
 )
 from resource_tokens.tokens import CachedToken, Freshness, TokenKey
 
-__all__ = ["Sharing", "Visit"]
+__all__ = ["Scope", "Sharing", "Visit"]
 
 T = TypeVar("T")
+Scope = tuple[str | None, bytes | None]
+"""
+What is forgotten: the tokens of a resource, or of all; on behalf of a subject, or of whomever.
+"""
 
 
 @dataclass(slots=True)
@@ -71,13 +82,14 @@ class _Standing:
 
 class _Found(NamedTuple):
     """
-    What is in the store: a token if it can still be used, the mark, and for how long somebody has
-    the lease.
+    What is in the store: a token if it can still be used, the mark, for how long somebody has the
+    lease, and where the subject was forgotten.
     """
 
     cached: CachedToken | None = None
     mark: bytes | None = None
     leased: float = 0.0
+    forgotten: int = 0
 
 
 class Sharing:
@@ -94,7 +106,7 @@ class Sharing:
         memory: MemoryTokenStore,
         events: Events,
         surroundings: Surroundings,
-        on_forgotten: Callable[[str], object],
+        on_forgotten: Callable[[Iterable[Scope]], object],
     ) -> None:
         self._store = store
         self._memory = memory
@@ -105,6 +117,10 @@ class Sharing:
         # All guarded by _lock.
         self._known: LRUCache[str, Generation] = LRUCache(4096)
         self._unreadable: LRUCache[TokenKey, bool] = LRUCache(256)
+        self._visits: WeakSet[Visit] = WeakSet()
+        # How far the journal was read; what was forgotten because of a place after that.
+        self._read_to = math.inf
+        self._ahead: LRUCache[Scope, int] = LRUCache(4096)
         self.quiet_until = surroundings.clock() + _LOOK_EVERY
         self._look_until = 0.0
         self._reading = _Standing()
@@ -115,7 +131,11 @@ class Sharing:
         """
         The way of one caller to a token.
         """
-        return Visit(self, self._store, request, io, usable)
+        visit = Visit(self, self._store, request, io, usable)
+        if visit.subject:
+            with self._lock:
+                self._visits.add(visit)
+        return visit
 
     def generation(self, resource: str) -> Generation:
         """
@@ -143,7 +163,8 @@ class Sharing:
 
     async def look(self, request: TokenRequest, io: IO) -> None:
         """
-        Look for new generations of the resources that there are tokens of.
+        Look for new generations of the resources that there are tokens of, and for subjects that
+        were forgotten.
 
         Args:
             request: What made it due.
@@ -152,34 +173,100 @@ class Sharing:
         named, now = sorted(self._memory.resources()), self._in.clock()
 
         def work() -> None:
-            for resource, generation in zip(named, self._store.generations(named), strict=True):
+            since = int(self._read_to) if self._read_to < math.inf else None
+            news = self._store.news(named, since)
+            for resource, generation in zip(named, news.generations, strict=True):
                 self._learn(resource, generation)
+            if since is not None:
+                self._read_on(since, news)
             with self._lock:
                 self.quiet_until = now + _LOOK_EVERY
 
         await self.attempt(request, io, work, _PATIENCE)
 
-    async def forget(self, resource: str | None, io: IO) -> None:
+    def _subjects(self) -> set[tuple[str, bytes]]:
+        # First those who are on their way: nobody arrives in between unseen.
+        with self._lock:
+            visits = list(self._visits)
+        return {(visit.resource, visit.subject) for visit in visits} | self._memory.subjects()
+
+    def _read_on(self, since: int, news: News) -> None:
         """
-        Let all others forget the tokens of a resource, or of all.
+        Forget whom the journal names, of those who are known here.
+        """
+        late, anew = [], news.position < since
+        if anew:
+            # The store was emptied, or lost what it said last.
+            with self._lock:
+                self._ahead.clear()
+            news = self._store.news([], 0)
+        if anew or news.position > since:
+            places = {pair: news.forgotten(*pair) for pair in self._subjects()}
+            with self._lock:
+                late = [pair for pair, place in places.items() if self._is_late(pair, place)]
+        if late:
+            self._on_forgotten(late)
+        with self._lock:
+            # Unless somebody has seen less meanwhile.
+            if self._read_to == since:
+                self._read_to = news.position
+
+    def _is_late(self, pair: tuple[str, bytes], place: int) -> bool:
+        """
+        Whether a subject was forgotten there, and not here yet; it is from now on.
+        """
+        if place <= max(self._ahead.get(pair, 0), self._ahead.get((None, pair[1]), 0)):
+            return False
+        self._ahead[pair] = place
+        return True
+
+    def _heed(self, pair: tuple[str, bytes], forgotten: int, position: int) -> None:
+        """
+        What a look into the store says of its subject.
+        """
+        with self._lock:
+            # The answer may have been on its way while the journal was read.
+            if position < self._read_to:
+                self._read_to = position
+                self._ahead.clear()
+            late = forgotten > self._read_to and self._is_late(pair, forgotten)
+        if late:
+            self._on_forgotten([pair])
+
+    def miss(self) -> None:
+        """
+        A token of a subject is had without the store: nobody knows who was forgotten before.
+        """
+        with self._lock:
+            if self._read_to == math.inf:
+                self._read_to = 0
+
+    async def forget(self, resource: str | None, subject: bytes, io: IO) -> None:
+        """
+        Let all others forget the tokens of a resource, or of all; on behalf of a subject, or of
+        whomever.
 
         Raises:
             ResourceTokensError: If that did not work. Whoever forgets has to know.
         """
-        failure = ""
+        failure, place = "", 0
         try:
-            await io.run(lambda: self._store.forget(resource), _PATIENCE)
+            place = await io.run(lambda: self._store.forget(resource, subject), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             failure = type(error).__name__
         with self._lock:
             # What was forgotten here need not be forgotten again at the next look.
-            for known in list(self._known) if resource is None else [resource]:
-                self._known.pop(known, None)
+            if subject:
+                self._ahead[resource, subject] = place
+            else:
+                for known in list(self._known) if resource is None else [resource]:
+                    self._known.pop(known, None)
         if failure:
+            whose = " on behalf of one subject" if subject else ""
             raise ResourceTokensError(
-                f"The tokens of {resource or 'all resources'!r} were dropped here, but the shared "
-                f"store could not be told ({failure}), so other processes go on using theirs. Call "
-                "forget() again when the store is back."
+                f"The tokens of {resource or 'all resources'!r}{whose} were dropped here, but the "
+                f"shared store could not be told ({failure}), so other processes go on using "
+                "theirs. Call forget() again when the store is back."
             )
 
     async def left(self, request: TokenRequest, io: IO) -> CachedToken | None:
@@ -193,16 +280,21 @@ class Sharing:
         """
         What another process has left there. It blocks, and raises whatever the store does.
         """
-        resource = request.resource.identifier
-        loaded = self._store.load(request.key, resource)
+        resource, subject = request.resource.identifier, request.grant.subject
+        loaded = self._store.load(request.key, resource, subject)
         self._learn(resource, loaded.generation)
+        if subject:
+            self._heed((resource, subject), loaded.forgotten, loaded.position)
         with self._lock:
             self._unreadable.pop(request.key, None)
-        if loaded.stored is None or loaded.stored.generation != loaded.generation:
-            return _Found(None, loaded.mark, loaded.leased)
-        cached = self._judged(loaded.stored, request.grant.expires_at)
+        stored, found = loaded.stored, _Found(None, *loaded[2:5])
+        if stored is None or stored.generation != loaded.generation:
+            return found
+        if stored.forgotten < loaded.forgotten:
+            return found
+        cached = self._judged(stored, request.grant.expires_at)
         usable = self._in.clock() < cached.freshness.hard_at
-        return _Found(cached if usable else None, loaded.mark, loaded.leased)
+        return found._replace(cached=cached) if usable else found
 
     def _judged(self, stored: StoredToken, ends_at: float | None) -> CachedToken:
         clock, wall = self._in.clock(), self._in.wall_clock()
@@ -225,7 +317,7 @@ class Sharing:
             # Nothing has been forgotten by a process that has nothing yet.
             known = Generation() if resource in self._memory.resources() else generation
         if known != generation:
-            self._on_forgotten(resource)
+            self._on_forgotten([(resource, None)])
 
     async def attempt(
         self,
@@ -334,6 +426,10 @@ class Sharing:
 class Visit:
     """
     The way of one caller to a token; as an async context manager, the time in which it asks.
+
+    Attributes:
+        resource: What the token is for.
+        subject: On whose behalf it is; empty if that is nobody.
     """
 
     def __init__(
@@ -347,6 +443,7 @@ class Visit:
         self._sharing = sharing
         self._store = store
         self._request = request
+        self.resource, self.subject = request.resource.identifier, request.grant.subject
         self._io = io
         self._usable = usable
         self._seconds = request.server.timeout.total_seconds() + _MARGIN
@@ -362,8 +459,10 @@ class Visit:
         A token that another process has left, if it is of use.
         """
         found = await self._attempt(lambda: self._sharing.load(self._request))
-        self._generation = self._sharing.generation(self._request.resource.identifier)
+        self._generation = self._sharing.generation(self.resource)
         self._last = found or _Found()
+        if found is None and self.subject:
+            self._sharing.miss()
         cached = self._last.cached
         return cached if cached is not None and self._usable(cached) else None
 
@@ -383,7 +482,7 @@ class Visit:
         """
         if self._is_over():
             return True
-        self._lease = _Lease(lambda: self._store.lease(self._request.key, self._seconds))
+        self._lease = _Lease(partial(self._store.lease, self._request.key, self._seconds))
         taken = await self._attempt(self._lease.take, writes=True)
         return without if taken is None else taken
 
@@ -395,7 +494,12 @@ class Visit:
             What they have instead, if somebody was first.
         """
         asked_at = cached.freshness.requested_at
-        stored = StoredToken(cached.token, cached.freshness.requested_wall, self._generation)
+        stored = StoredToken(
+            cached.token,
+            cached.freshness.requested_wall,
+            self._generation,
+            self._last.forgotten,
+        )
         for _ in range(2):
             if self._last.mark is None:
                 theirs = await self.found()

@@ -132,6 +132,12 @@ class Subjects:
         """
         self._built.drop(lambda _: True)
 
+    def forget(self, subject: bytes) -> None:
+        """
+        Let go of the tokens of a subject, by its digest.
+        """
+        self._built.drop(lambda built: built.request.grant.subject == subject)
+
     def is_wanting(self, resource: Resource, given: SubjectToken | None) -> bool:
         """
         Whether a resource cannot be called for want of a subject.

@@ -255,23 +255,51 @@ class TokenCache:
         await self._prefetching(wanted, failed).arun(self._async)
         raise_all([failed[r.key] for r in wanted if r.key in failed], "could not be had")
 
-    def forget(self, resource: Resource | str | None = None) -> int:
+    def forget(
+        self,
+        resource: Resource | str | None = None,
+        *,
+        subject: InboundToken | SubjectToken | None = None,
+    ) -> int:
         """
-        Drop the cached tokens of a resource, whatever their scopes and on whosever behalf; of all
-        resources by default.
+        Drop the cached tokens of a resource, whatever their scopes, here and wherever the store is
+        shared; of all resources by default.
 
         A refusal that is remembered is forgotten as well, so that the next call asks again.
 
-        Returns:
-            How many were dropped.
-        """
-        return run_to_end(self._forget(resource, self._blocking))
+        Args:
+            resource: Of which resource.
+            subject: On whose behalf they were got: what `on_behalf_of` was given, or any other
+                token that says the same of its `issuer` and `subject`. By default on whosever, and
+                as this service itself; with a view of `on_behalf_of`, on behalf of its subject.
 
-    async def aforget(self, resource: Resource | str | None = None) -> int:
+        Returns:
+            How many were dropped here.
+
+        Raises:
+            ConfigurationError: If `subject` is something else.
+            ResourceTokensError: If the others could not be told.
+        """
+        found = self._subject if subject is None else SubjectToken.of(subject, _FORGET)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
+        return run_to_end(self._forget(resource, found, self._blocking))
+
+    async def aforget(
+        self,
+        resource: Resource | str | None = None,
+        *,
+        subject: InboundToken | SubjectToken | None = None,
+    ) -> int:
         """
         The same as `forget`, without blocking the event loop while the shared store is told.
         """
-        return await self._forget(resource, self._async)
+        found = self._subject if subject is None else SubjectToken.of(subject, _FORGET)
+        del subject
+        if isinstance(found, ConfigurationError):
+            raise found
+        return await self._forget(resource, found, self._async)
 
     def revoke_all(self) -> int:
         """
@@ -389,8 +417,14 @@ class TokenCache:
         """
         return await self._remedy(request, refused, remedy, self._async)
 
-    async def _forget(self, resource: Resource | str | None, io: IO) -> int:
+    async def _forget(
+        self, resource: Resource | str | None, subject: SubjectToken | None, io: IO
+    ) -> int:
         identifier = resource.identifier if isinstance(resource, Resource) else resource
+        if subject is not None:
+            digest = subject.digest()
+            self.subjects.forget(digest)
+            return await self._acquirer.forget(identifier, io, digest)
         self._discovery.forget(identifier)
         return await self._acquirer.forget(identifier, io)
 
@@ -432,7 +466,7 @@ class TokenCache:
         except ResourceTokensError as error:
             failed["client"] = error
         try:
-            await self._forget(None, io)
+            await self._forget(None, None, io)
         except ResourceTokensError as error:
             failed["others"] = error
         return revocations, failed
@@ -568,6 +602,7 @@ def seconds_of(min_ttl: timedelta) -> float:
     return min_ttl.total_seconds()
 
 
+_FORGET = "forget(subject=...)"
 _KNOWN = 2048
 _LOOK_AT_CREDENTIALS_EVERY = 5.0
 _LONGEST_GOODBYE = 10.0

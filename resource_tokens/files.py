@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from resource_tokens._private_folder import PrivateFolder
-from resource_tokens._sealing import GRANT_KEPT, Sealer, StoreKey
+from resource_tokens._sealing import EVERYBODY, FORGOTTEN_KEPT, GRANT_KEPT, Sealer, StoreKey
 from resource_tokens.cache import steady_clock
 from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.stores import (
     Generation,
     Loaded,
+    News,
     StoredGrant,
     StoredToken,
     UnreadableEntryError,
@@ -80,17 +82,22 @@ class FileTokenStore:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def load(self, key: TokenKey, resource: str) -> Loaded:
+    def load(self, key: TokenKey, resource: str, subject: bytes = b"") -> Loaded:
         """
         See `TokenStore`. One file is read, without a lock.
         """
         tokens = self._read()
         generation = self._generation(tokens, resource)
+        forgotten, position = 0, 0
+        if subject:
+            forgotten = self._forgotten(tokens.journal, resource, subject)
+            position = max(tokens.journal.values(), default=0)
         entry = tokens.entries.get(self._sealer.name("token", key))
         if entry is None or not entry.is_live(self._wall_clock()):
-            return Loaded(None, generation)
+            return Loaded(None, generation, forgotten=forgotten, position=position)
         stored = self._sealer.open(key, entry.sealed.encode(errors="replace"))
-        return Loaded(replace(stored, age=self._age(entry)), generation, entry.mark)
+        aged = replace(stored, age=self._age(entry))
+        return Loaded(aged, generation, entry.mark, 0.0, forgotten, position)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
@@ -135,18 +142,25 @@ class FileTokenStore:
 
         return (lambda: self._change(give_back)) if self._change(take) else None
 
-    def generations(self, resources: list[str]) -> list[Generation]:
+    def news(self, resources: list[str], since: int | None = None) -> News:
         """
         See `TokenStore`. One file is read, without a lock.
         """
         tokens = self._read()
-        return [self._generation(tokens, resource) for resource in resources]
+        generations = [self._generation(tokens, resource) for resource in resources]
+        if since is None:
+            return News(generations)
+        later = {name: place for name, place in tokens.journal.items() if place > since}
+        position = max(tokens.journal.values(), default=0)
+        return News(generations, position, partial(self._forgotten, later))
 
-    def forget(self, resource: str | None) -> None:
+    def forget(self, resource: str | None, subject: bytes = b"") -> int:
         """
         See `TokenStore`. It is on the disk when this returns.
         """
         # By the names of all keys: those who have another one first shall know as well.
+        if subject:
+            return self._forget_subject(self._sealer.names("subject", subject, resource or ""))
         names = [_ALL] if resource is None else self._sealer.names("resource", resource)
 
         def begin(tokens: _Tokens) -> bool:
@@ -158,6 +172,24 @@ class FileTokenStore:
             return True
 
         self._change(begin, durable=True)
+        return 0
+
+    def _forget_subject(self, names: list[str]) -> int:
+        place = 0
+
+        def write(tokens: _Tokens) -> bool:
+            nonlocal place
+            # A time, as far as times grow, so that what is old enough can go.
+            now = int(self._wall_clock() * 1000)
+            place = max(now, *(there + 1 for there in tokens.journal.values()), 1)
+            oldest = place - FORGOTTEN_KEPT.total_seconds() * 1000
+            journal = {name: there for name, there in tokens.journal.items() if there > oldest}
+            journal |= dict.fromkeys(names, place)
+            tokens.journal = journal if len(journal) <= _MAX_GENERATIONS else {EVERYBODY: place}
+            return True
+
+        self._change(write, durable=True)
+        return place
 
     def load_grant(self, key: TokenKey) -> StoredGrant | None:
         """
@@ -229,6 +261,10 @@ class FileTokenStore:
             counts.get(_ALL, 0), counts.get(self._sealer.name("resource", resource), 0)
         )
 
+    def _forgotten(self, journal: dict[str, int], resource: str, subject: bytes) -> int:
+        names = self._sealer.subject_names(resource, subject)
+        return max(journal.get(name, 0) for name in names)
+
     def _age(self, entry: _Entry) -> float:
         """
         By the clock that does not jump, if the machine has not been started since.
@@ -282,6 +318,7 @@ class _Tokens:
     entries: dict[str, _Entry] = field(default_factory=dict)
     leases: dict[str, _Lease] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    journal: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, content: bytes) -> _Tokens:
@@ -296,6 +333,7 @@ class _Tokens:
                     {name: _entry(*parts) for name, parts in members["entries"].items()},
                     {name: _lease(*parts) for name, parts in members["leases"].items()},
                     {name: int(count) for name, count in members["generations"].items()},
+                    {name: int(place) for name, place in members.get("journal", {}).items()},
                 )
         except _NO_SUCH_FILE:
             pass
@@ -319,6 +357,7 @@ class _Tokens:
             "entries": self.entries,
             "leases": self.leases,
             "generations": self.generations,
+            "journal": self.journal,
         }
         return json.dumps(members).encode()
 

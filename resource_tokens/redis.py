@@ -17,9 +17,9 @@ import redis.exceptions
 import redis.retry
 from redis.lock import Lock
 
-from resource_tokens._sealing import GRANT_KEPT, Sealer
+from resource_tokens._sealing import EVERYBODY, FORGOTTEN_KEPT, GRANT_KEPT, Sealer
 from resource_tokens.exceptions import ConfigurationError
-from resource_tokens.stores import Generation, Loaded, StoredGrant, StoredToken
+from resource_tokens.stores import Generation, Loaded, News, StoredGrant, StoredToken
 from resource_tokens.tokens import TokenKey
 
 __all__ = ["RedisTokenStore"]
@@ -33,8 +33,9 @@ class RedisTokenStore:
     Whoever can read there learns neither a token nor what it is for: entries are sealed, and
     their names are keyed hashes. Whoever has one of the keys can use all tokens.
 
-    The user of the server needs `GET`, `SET`, `PTTL`, `HMGET`, `EVALSHA` and `SCRIPT LOAD`, and in
-    scripts `GET`, `SET`, `DEL`, `TIME`, `PTTL`, `HINCRBY`, `HLEN`, `HGET` and `HSET`.
+    The user of the server needs `GET`, `SET`, `PTTL`, `HMGET`, `ZSCORE`, `ZRANGE`, `ZRANGEBYSCORE`,
+    `EVALSHA` and `SCRIPT LOAD`, and in scripts `GET`, `SET`, `DEL`, `TIME`, `PTTL`, `HINCRBY`,
+    `HLEN`, `HGET`, `HSET`, `ZADD`, `ZCARD`, `ZRANGE` and `ZREMRANGEBYSCORE`.
 
     Args:
         url: Where it is, such as `rediss://user:password@redis.example.com:6380/0`; or a client
@@ -74,9 +75,10 @@ class RedisTokenStore:
             )
         self._save = self._client.register_script(_SAVE)
         self._forget = self._client.register_script(_FORGET)
+        self._forget_subject = self._client.register_script(_FORGET_SUBJECT)
         self._swap = self._client.register_script(_SWAP)
 
-    def load(self, key: TokenKey, resource: str) -> Loaded:
+    def load(self, key: TokenKey, resource: str, subject: bytes = b"") -> Loaded:
         """
         See `TokenStore`. One round trip.
         """
@@ -86,19 +88,27 @@ class RedisTokenStore:
         pipeline.get(self._entry(key))
         pipeline.pttl(self._lease(key))
         pipeline.hmget(self._generations, [_ALL, self._sealer.name("resource", resource)])
-        left, entry, leased, counts = pipeline.execute(raise_on_error=False)
+        if subject:
+            pipeline.zrange(self._journal, -1, -1, withscores=True)
+            for name in self._sealer.subject_names(resource, subject):
+                pipeline.zscore(self._journal, name)
+        left, entry, leased, counts, *journal = pipeline.execute(raise_on_error=False)
         if _is_of_another_type(entry):
             # A damaged entry, and not a server that fails.
             entry = b""
-        for answer in (left, entry, leased, counts):
+        for answer in (left, entry, leased, counts, *journal):
             if isinstance(answer, Exception):
                 raise answer
         generation, leased = _generation(*counts), max(leased, 0) / 1000
+        forgotten, position = 0, 0
+        if subject:
+            last, *places = journal
+            forgotten, position = max(int(place or 0) for place in places), _position(last)
         if entry is None:
-            return Loaded(None, generation, leased=leased)
+            return Loaded(None, generation, b"", leased, forgotten, position)
         stored = self._sealer.open(key, entry.partition(b":")[2])
         aged = replace(stored, age=stored.lifetime - max(left, 0) / 1000)
-        return Loaded(aged, generation, entry[-_MARK:], leased)
+        return Loaded(aged, generation, entry[-_MARK:], leased, forgotten, position)
 
     def save(self, key: TokenKey, stored: StoredToken) -> bool:
         """
@@ -131,21 +141,46 @@ class RedisTokenStore:
 
         return release if lock.acquire() else None
 
-    def generations(self, resources: list[str]) -> list[Generation]:
+    def news(self, resources: list[str], since: int | None = None) -> News:
         """
         See `TokenStore`. One round trip.
         """
         names = [self._sealer.name("resource", resource) for resource in resources]
-        of_all, *counts = self._client.hmget(self._generations, [_ALL, *names])
-        return [_generation(of_all, count) for count in counts]
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hmget(self._generations, [_ALL, *names])
+        if since is not None:
+            # In this order: what comes in between is read again the next time.
+            pipeline.zrange(self._journal, -1, -1, withscores=True)
+            pipeline.zrangebyscore(self._journal, f"({since}", "+inf", withscores=True)
+        (of_all, *counts), *journal = pipeline.execute()
+        generations = [_generation(of_all, count) for count in counts]
+        if not journal:
+            return News(generations)
+        last, entries = journal
+        places = {name.decode(): int(place) for name, place in entries}
 
-    def forget(self, resource: str | None) -> None:
+        def forgotten(resource: str, subject: bytes) -> int:
+            names = self._sealer.subject_names(resource, subject)
+            return max(places.get(name, 0) for name in names)
+
+        return News(generations, _position(last), forgotten)
+
+    def forget(self, resource: str | None, subject: bytes = b"") -> int:
         """
         See `TokenStore`.
         """
         # By the names of all keys: those who have another one first shall know as well.
+        if subject:
+            kept = int(FORGOTTEN_KEPT.total_seconds() * 1000)
+            names = self._sealer.names("subject", subject, resource or "")
+            return int(
+                self._forget_subject(
+                    keys=[self._journal], args=[EVERYBODY, _MAX_GENERATIONS, kept, *names]
+                )
+            )
         names = [_ALL] if resource is None else self._sealer.names("resource", resource)
         self._forget(keys=[self._generations], args=[_ALL, _MAX_GENERATIONS, *names])
+        return 0
 
     def load_grant(self, key: TokenKey) -> StoredGrant | None:
         """
@@ -181,6 +216,10 @@ class RedisTokenStore:
     @property
     def _generations(self) -> str:
         return f"{self._prefix}:generations"
+
+    @property
+    def _journal(self) -> str:
+        return f"{self._prefix}:subjects"
 
     def __repr__(self) -> str:
         return f"RedisTokenStore(prefix={self._prefix!r})"
@@ -227,6 +266,10 @@ def _generation(of_all: bytes | None, of_resource: bytes | None) -> Generation:
     return Generation(int(of_all or 0), int(of_resource or 0))
 
 
+def _position(last: list[tuple[bytes, float]]) -> int:
+    return int(last[0][1]) if last else 0
+
+
 # Keep an entry, unless the one there is another than the one it is to replace: so whoever has
 # outlived a lease changes nothing. Where nobody knows which, unless the one there was asked for
 # later. When that was is by the clock of the server, for those of the machines differ; it stands
@@ -267,6 +310,26 @@ if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
     redis.call('HSET', KEYS[1], ARGV[1], all)
 end
 return 1
+"""
+
+# Write names into the journal. Its places are times, by the clock of the server, as far as those
+# grow; so what is old enough can go. Too many names are replaced by one of everybody.
+_FORGET_SUBJECT = """
+local time = redis.call('TIME')
+local place = time[1] * 1000 + math.floor(time[2] / 1000)
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
+if last and tonumber(last) >= place then
+    place = tonumber(last) + 1
+end
+for number = 4, #ARGV do
+    redis.call('ZADD', KEYS[1], string.format('%.0f', place), ARGV[number])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', place - ARGV[3]))
+if redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[2]) then
+    redis.call('DEL', KEYS[1])
+    redis.call('ZADD', KEYS[1], string.format('%.0f', place), ARGV[1])
+end
+return place
 """
 
 # Put a refresh token in the place of the one there.

@@ -18,6 +18,7 @@ __all__ = [
     "GrantStore",
     "Loaded",
     "MemoryTokenStore",
+    "News",
     "StoredGrant",
     "StoredToken",
     "TokenStore",
@@ -50,6 +51,7 @@ class StoredToken:
         requested_wall: When it was asked for, in seconds since the epoch, by the clock of the
             machine that did.
         generation: The generation of its resource when it was asked for.
+        forgotten: `Loaded.forgotten` when it was asked for.
         age: Seconds since it was asked for, as far as whoever hands it over can tell: by the
             clock of the store, where it has one that is not that of this machine.
         instead_of: The `Loaded.mark` of what it is to replace; `None` if nobody knows.
@@ -58,6 +60,7 @@ class StoredToken:
     token: AccessToken
     requested_wall: float
     generation: Generation
+    forgotten: int = 0
     age: float = field(default=0.0, compare=False)
     instead_of: bytes | None = field(default=None, compare=False, repr=False)
 
@@ -80,12 +83,37 @@ class Loaded(NamedTuple):
             is none. It tells nothing else.
         leased: Seconds for which somebody has the lease, as far as the store can tell along with
             this.
+        forgotten: The place in the journal of forgotten subjects where the subject was forgotten
+            last, with this resource or all; 0 if it was not for as long as a token can live. A
+            token that was asked for before that is not used any more.
+        position: The last place in that journal, where it was asked about a subject.
     """
 
     stored: StoredToken | None
     generation: Generation
     mark: bytes = b""
     leased: float = 0.0
+    forgotten: int = 0
+    position: int = 0
+
+
+class News(NamedTuple):
+    """
+    What was forgotten by all who share a store.
+
+    Subjects can be many, so that nobody asks about each of them: there is a journal of those who
+    were forgotten, which is read on from where it was read to. Its places are numbers that grow.
+
+    Attributes:
+        generations: The generations of the resources that were asked about, in their order.
+        position: The last place in the journal.
+        forgotten: The place at which a subject was forgotten, with a resource or all, among those
+            after the one that was asked about; 0 if it was not.
+    """
+
+    generations: list[Generation]
+    position: int = 0
+    forgotten: Callable[[str, bytes], int] = lambda _resource, _subject: 0
 
 
 class UnreadableEntryError(ResourceTokensError):
@@ -104,9 +132,14 @@ class TokenStore(Protocol):
     what can be used by whoever reads it, so it has to be sealed.
     """
 
-    def load(self, key: TokenKey, resource: str) -> Loaded:
+    def load(self, key: TokenKey, resource: str, subject: bytes = b"") -> Loaded:
         """
         What is there under exactly this key.
+
+        Args:
+            key: The key.
+            resource: What the token is for.
+            subject: The digest of whom it is got on behalf of; empty if that is nobody.
 
         Raises:
             UnreadableEntryError: If there is something that cannot be opened.
@@ -132,16 +165,22 @@ class TokenStore(Protocol):
         """
         ...
 
-    def generations(self, resources: list[str]) -> list[Generation]:
+    def news(self, resources: list[str], since: int | None = None) -> News:
         """
-        The generations of these resources now, in this order.
+        The generations of these resources now, and what the journal has after a place in it;
+        nothing of it if that is `None`.
         """
         ...
 
-    def forget(self, resource: str | None) -> None:
+    def forget(self, resource: str | None, subject: bytes = b"") -> int:
         """
-        Begin a new generation of a resource, or of all.
+        Begin a new generation of a resource, or of all; or write a subject into the journal, with
+        the resource or all. It stands there for longer than any token lives.
+
+        Returns:
+            Its place there, after all others; 0 without a subject.
         """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +297,13 @@ class MemoryTokenStore:
         The identifiers of the resources that there are tokens of.
         """
         return {cached.token.resource for cached in self.tokens()}
+
+    def subjects(self) -> set[tuple[str, bytes]]:
+        """
+        Of which resource there are tokens on behalf of whom, by digests.
+        """
+        tokens = self.tokens()
+        return {(cached.token.resource, cached.subject) for cached in tokens if cached.subject}
 
     def __len__(self) -> int:
         return len(self._tokens)

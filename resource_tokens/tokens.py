@@ -212,11 +212,13 @@ class CachedToken:
 
     Attributes:
         asked: What to revoke it with: what it was asked for with, in no grant's name.
+        subject: The digest of the subject it was got on behalf of; empty if that is nobody.
     """
 
     token: AccessToken
     freshness: Freshness
     asked: TokenRequest | None = field(default=None, compare=False, repr=False)
+    subject: bytes = field(default=b"", compare=False, repr=False)
 
 
 _HARD_MARGIN, _HARD_SHARE = 30.0, 0.10

@@ -96,6 +96,29 @@ def test_a_lease_ends_by_itself(valkey: ValkeyServer) -> None:
     assert store(valkey).lease(HERE, 30) is not None
 
 
+def test_a_journal_lets_go_of_what_is_old(valkey: ValkeyServer) -> None:
+    """
+    P10: when the next one is forgotten; and its places grow, whatever the clock of the server says.
+    """
+    shared = store(valkey)
+    first = shared.forget(None, b"alice")
+    assert first < shared.forget(None, b"bob")
+    with closing(valkey.client()) as client:
+        hour, there = 3_600_000, "resource_tokens:subjects"
+        entries: list[Any] = client.zrange(there, 0, -1, withscores=True)
+        for name, place in entries:
+            early = place - (24 if int(place) > first else 26) * hour
+            client.zadd(there, {name: early})
+    shared.forget(None, b"carol")
+    assert 0 == shared.load(HERE, ORDERS, b"alice").forgotten
+    assert 0 < shared.load(HERE, ORDERS, b"bob").forgotten
+
+    with closing(valkey.client()) as client:
+        client.zadd("resource_tokens:subjects", {"ahead": 9e12})
+    assert 9_000_000_000_001 == shared.forget(None, b"alice")
+    assert 9_000_000_000_001 == shared.news([], 9_000_000_000_000).forgotten(ORDERS, b"alice")
+
+
 def test_two_prefixes_do_not_meet(valkey: ValkeyServer) -> None:
     """
     Two programs on one server.

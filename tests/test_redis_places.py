@@ -44,7 +44,10 @@ def steps_of_everything(store: RedisTokenStore) -> list[Callable[[], Any]]:
     return [
         partial(store.load, HERE, ORDERS),
         partial(store.save, HERE, token(instead_of=b"")),
-        partial(store.generations, [ORDERS, BILLING]),
+        partial(store.news, [ORDERS, BILLING], 0),
+        partial(store.forget, ORDERS, b"a subject"),
+        partial(store.forget, None, b"a subject"),
+        partial(store.load, HERE, ORDERS, b"a subject"),
         partial(store.forget, ORDERS),
         partial(store.forget, None),
         partial(store.swap_grant, HERE, None, GRANT),
@@ -223,7 +226,8 @@ def test_a_flushed_server_costs_one_request(world: World, clock: Clock) -> None:
 USER, PASSWORD = "orders-worker", "a password for nobody else"
 # What the docstring of RedisTokenStore says.
 COMMANDS = ["get", "set", "pttl", "hmget", "evalsha", "script|load"]
-IN_SCRIPTS = ["del", "time", "hincrby", "hlen", "hget", "hset"]
+COMMANDS += ["zscore", "zrange", "zrangebyscore"]
+IN_SCRIPTS = ["del", "time", "hincrby", "hlen", "hget", "hset", "zadd", "zcard", "zremrangebyscore"]
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_they_are_dropped_before_they_are_revoked(world: World, tmp_path: Path) 
 
     def look(event: Any) -> None:
         if event.name == "token_revoked":
-            seen.append((len(cache._acquirer._memory), store.generations([ORDERS])[0].of_all))
+            seen.append((len(cache._acquirer._memory), store.news([ORDERS]).generations[0].of_all))
 
     cache = world.auth(store=store, on_event=look).cache
     assert 1 == cache.revoke_all()

@@ -25,6 +25,7 @@ from resource_tokens.stores import (
     Generation,
     Loaded,
     MemoryTokenStore,
+    News,
     StoredToken,
     UnreadableEntryError,
 )
@@ -759,7 +760,7 @@ def test_one_looks_for_generations_at_a_time(world: World) -> None:
         world.time.start(worker.get, tenth / 10)
     world.time.run()
 
-    assert 1 == world.store.steps["generations"]
+    assert 1 == world.store.steps["news"]
 
 
 def test_without_threads_the_look_is_soon_overdue(world: World) -> None:
@@ -840,7 +841,7 @@ def test_a_store_that_answers_something_else_is_one_that_fails(world: World) -> 
     worker = world.worker()
     alone(world, worker.get)
     world.time.run(100)
-    world.store.generations = lambda _: [Generation()] * 7  # type: ignore[method-assign,assignment]
+    world.store.news = lambda *_: News([Generation()] * 7)  # type: ignore[method-assign]
     alone(world, worker.get)
     world.store.load = lambda *_: None  # type: ignore[method-assign,assignment]
     world.time.run(200)

@@ -283,14 +283,60 @@ def test_generations(backing: Any) -> None:
     Of one resource, or of all; whoever looks for a token sees them as well.
     """
     shared, other = backing.store(), backing.store()
-    assert [Generation(), Generation()] == other.generations([ORDERS, BILLING])
+    assert [Generation(), Generation()] == other.news([ORDERS, BILLING]).generations
 
     shared.forget(ORDERS)
-    assert [Generation(0, 1), Generation()] == other.generations([ORDERS, BILLING])
+    assert [Generation(0, 1), Generation()] == other.news([ORDERS, BILLING]).generations
     shared.forget(None)
-    assert [Generation(1, 1), Generation(1, 0)] == other.generations([ORDERS, BILLING])
+    assert [Generation(1, 1), Generation(1, 0)] == other.news([ORDERS, BILLING]).generations
     assert Generation(1, 1) == other.load(HERE, ORDERS).generation
-    assert [] == other.generations([])
+    assert [] == other.news([]).generations
+
+
+ALICE, BOB = b"a" * 32, b"b" * 32
+
+
+def test_a_journal_of_subjects(backing: Any) -> None:
+    """
+    With one resource or all; it is read from a place on, and whoever looks for a token of a
+    subject sees where that one was forgotten. Generations stay as they are.
+    """
+    shared, other = backing.store(), backing.store()
+    assert (0, 0) == other.load(HERE, ORDERS, ALICE)[4:]
+    assert 0 == other.news([ORDERS], 0).position
+
+    first = shared.forget(None, ALICE)
+    second = shared.forget(ORDERS, BOB)
+    assert 0 < first < second
+    assert (first, second) == other.load(HERE, ORDERS, ALICE)[4:]
+    assert (second, second) == other.load(HERE, ORDERS, BOB)[4:]
+    assert (0, second) == other.load(HERE, BILLING, BOB)[4:]
+    assert (0, 0) == other.load(HERE, ORDERS)[4:]
+    assert 0 == shared.forget(BILLING)
+
+    def read(since: int | None) -> list[int]:
+        news = other.news([ORDERS], since)
+        assert [Generation()] == news.generations
+        assert (0 if since is None else shared.load(HERE, ORDERS, ALICE).position) == news.position
+        return [news.forgotten(r, s) for s in (ALICE, BOB) for r in (ORDERS, BILLING)]
+
+    assert [first, first, second, 0] == read(0)
+    assert [0, 0, second, 0] == read(first)
+    assert [0, 0, 0, 0] == read(second) == read(None)
+    third = shared.forget(None, ALICE)
+    assert [third, third, 0, 0] == read(second)
+    assert third > second
+
+
+def test_it_is_known_when_the_subject_of_a_token_was_forgotten(backing: Any) -> None:
+    """
+    By the token, which is of another subject than the one that was forgotten after it.
+    """
+    place = backing.store().forget(None, ALICE)
+    stored = replace(token(), forgotten=place)
+    backing.store().save(HERE, stored)
+
+    assert stored == backing.store().load(HERE, ORDERS, ALICE).stored
 
 
 # What is in it, for those who can get at it.
@@ -386,11 +432,14 @@ def test_nothing_is_there_in_clear(outside: Any) -> None:
     shared = outside.store()
     shared.save(HERE, token())
     shared.forget(ORDERS)
+    shared.forget(ORDERS, ALICE)
     release = shared.lease(HERE, 10)
 
     kept = b"\n".join(outside.content())
     for text in ("a-token", ORDERS, "orders", CLIENT_ID, "Bearer", HERE.hex(), KEY):
         assert text.encode() not in kept
+    assert ALICE not in kept
+    assert ALICE.hex().encode() not in kept
     release()
 
 
@@ -449,6 +498,10 @@ def test_keys_are_replaced_one_after_the_other(outside: Any) -> None:
     rolling.forget(ORDERS)
     assert Generation(0, 1) == before.load(HERE, ORDERS).generation
     assert Generation(0, 1) == after.load(HERE, ORDERS).generation
+    place = rolling.forget(None, ALICE)
+    for known in (before, rolling, after):
+        assert place == known.load(HERE, ORDERS, ALICE).forgotten
+        assert place == known.news([], 0).forgotten(ORDERS, ALICE)
     assert outside.store(new_key()).load(HERE, ORDERS).stored is None
 
 
@@ -461,7 +514,43 @@ def test_generations_are_bounded(outside: Any, monkeypatch: pytest.MonkeyPatch) 
     for number in range(6):
         shared.forget(f"urn:x:{number}")
 
-    assert [Generation(1, 0)] * 6 == shared.generations([f"urn:x:{n}" for n in range(6)])
+    assert [Generation(1, 0)] * 6 == shared.news([f"urn:x:{n}" for n in range(6)]).generations
+
+
+def test_a_journal_is_bounded(outside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    P10: too many become everybody, who are then forgotten at the last place.
+    """
+    shared = outside.store()
+    monkeypatch.setattr(f"{type(shared).__module__}._MAX_GENERATIONS", 5)
+    places = [shared.forget(None, bytes([number]) * 32) for number in range(6)]
+
+    assert (places[-1], places[-1]) == shared.load(HERE, ORDERS, ALICE)[4:]
+    news = shared.news([ORDERS], places[-2])
+    assert places[-1] == news.forgotten(BILLING, BOB)
+    assert [Generation()] == news.generations
+    last = shared.forget(None, BOB)
+    assert places[-1] == shared.load(HERE, ORDERS, ALICE).forgotten
+    assert last == shared.load(HERE, ORDERS, BOB).forgotten
+
+
+def test_a_journal_lets_go_of_what_is_old(tmp_path: Path) -> None:
+    """
+    P10: when the next one is forgotten, as no token can be from before.
+    """
+    backing = FileBacking(tmp_path)
+    first = backing.store().forget(None, ALICE)
+    backing.pass_time(24 * 3600)
+    backing.store().forget(None, BOB)
+    assert first == backing.store().load(HERE, ORDERS, ALICE).forgotten
+    backing.pass_time(3700)
+    last = backing.store().forget(None, b"c" * 32)
+
+    assert (0, last) == backing.store().load(HERE, ORDERS, ALICE)[4:]
+    assert 0 < backing.store().load(HERE, ORDERS, BOB).forgotten
+    # A clock that is set back does not let places shrink.
+    backing.pass_time(-7 * 24 * 3600)
+    assert last < backing.store().forget(None, ALICE)
 
 
 # A cache with a store, whichever it is.

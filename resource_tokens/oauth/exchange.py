@@ -229,14 +229,15 @@ class _Exchanged(Grant):
     """
 
     __slots__ = (
+        "_is_known",
         "_issuer",
         "_issuers",
         "_parameters",
-        "_subject",
         "answers",
         "expires_at",
         "grant_type",
         "rotates",
+        "subject",
         "target",
     )
     confidential: ClassVar[bool] = True
@@ -254,8 +255,9 @@ class _Exchanged(Grant):
         name, subject = presented
         self.grant_type = grant_type  # type: ignore[misc]  # of the class elsewhere
         self._parameters = ((name, subject.token), *parameters)
-        self._issuer, self._subject = subject.issuer, subject.subject
-        self._issuers = issuers
+        self._issuer, self._issuers = subject.issuer, issuers
+        self.subject = subject.digest()
+        self._is_known = subject.issuer is not None and subject.subject is not None
         self.expires_at = subject.expires_at
         self.rotates = rotates
         self.answers, self.target = Grant.answers, Grant.target
@@ -274,11 +276,9 @@ class _Exchanged(Grant):
 
     def principal(self) -> bytes:
         """
-        A digest of the user, if it is known which; else of the subject token.
+        A digest of the user, if it is known which; else of all that is presented.
         """
-        if self._issuer is None or self._subject is None:
-            return self.fingerprint()
-        return TokenKey.of(["subject", self._issuer, self._subject])
+        return self.subject if self._is_known else self.fingerprint()
 
     def may_go_to(self, issuer: str | None, *, own: bool, configured: bool) -> bool:
         """
@@ -315,7 +315,7 @@ class _Chained(Grant):
     A grant that presents what another authorization server says of the subject to the next.
     """
 
-    __slots__ = ("_assertion", "_extra", "expires_at", "first", "rotates")
+    __slots__ = ("_assertion", "_extra", "expires_at", "first", "rotates", "subject")
     grant_type = JwtBearer.grant_type
     confidential: ClassVar[bool] = True
     portable: ClassVar[bool] = False
@@ -326,6 +326,7 @@ class _Chained(Grant):
         self._extra = extra
         self._assertion = assertion
         self.expires_at, self.rotates = first.grant.expires_at, first.grant.rotates
+        self.subject = first.grant.subject
 
     def presenting(self, assertion: AccessToken) -> Grant:
         """

@@ -94,6 +94,8 @@ class Grant(ABC):
             makes the grant that does.
         target: The parameters that say what is asked for, if that is no API.
         answers: What may come back.
+        subject: The digest of the subject that it is a grant of (`SubjectToken.digest`), however
+            that is exchanged; empty if it is nobody's but the client's.
     """
 
     __slots__ = ()
@@ -107,6 +109,7 @@ class Grant(ABC):
     first: TokenRequest | None = None
     target: tuple[tuple[str, str], ...] | None = None
     answers: Answers = _ACCESS_TOKEN
+    subject: bytes = b""
 
     def presenting(self, assertion: AccessToken) -> Grant:  # noqa: ARG002 - most present their own
         """

@@ -4,12 +4,13 @@ On whose behalf a token is asked for, and the token that proves it (RFC 8693 2.1
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import NoReturn
 
 from resource_tokens.exceptions import ConfigurationError
 from resource_tokens.oauth.inbound_tokens import InboundToken
-from resource_tokens.tokens import AccessToken, Secret
+from resource_tokens.tokens import AccessToken, Secret, TokenKey
 
 __all__ = ["SubjectToken"]
 
@@ -67,16 +68,22 @@ class SubjectToken:
         self._hash = hash(self._parts)
 
     @classmethod
-    def of(cls, given: SubjectToken | InboundToken) -> SubjectToken | ConfigurationError:
+    def of(
+        cls, given: SubjectToken | InboundToken, to: str = "on_behalf_of()"
+    ) -> SubjectToken | ConfigurationError:
         """
         What `auth.on_behalf_of` is given; or what is wrong with it, to be raised where it is no
         variable any more: it can be a token, and reporters of errors show those.
+
+        Args:
+            given: What it is given.
+            to: What else than that was given it.
         """
         if isinstance(given, SubjectToken):
             return given
         if not isinstance(given, InboundToken):
             kind = type(given)
-            return ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__))
+            return ConfigurationError(_WRONG.get(kind, _UNKNOWN).format(kind=kind.__name__, to=to))
         made = object.__new__(cls)
         ends = given.expires_at.timestamp()
         made._parts = (given.subject_token(), ends, given.issuer, given.subject)
@@ -111,6 +118,16 @@ class SubjectToken:
         """
         return self._parts[3]
 
+    def digest(self) -> bytes:
+        """
+        A digest of the user, if it is known which; else of the token.
+        """
+        token, _, issuer, subject = self._parts
+        if issuer is None or subject is None:
+            digest = hashlib.sha256(token.reveal().encode()).digest()
+            return TokenKey.of(["subject token", digest])
+        return TokenKey.of(["subject", issuer, subject])
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SubjectToken) and self._parts == other._parts
 
@@ -131,21 +148,21 @@ def _is_token(text: str) -> bool:
 
 
 _UNKNOWN = (
-    "on_behalf_of() takes the InboundToken that a request came in with (resource_tokens.inbound), "
+    "{to} takes the InboundToken that a request came in with (resource_tokens.inbound), "
     "or a SubjectToken that you have checked yourself. It was given a {kind}."
 )
 _WRONG: dict[type, str] = {
     AccessToken: (
-        "on_behalf_of() was given an AccessToken. That is a token this service calls others with: "
+        "{to} was given an AccessToken. That is a token this service calls others with: "
         "exchanged, it would say that this service is the user. Give the InboundToken that the "
         "request came in with."
     ),
     str: (
-        "on_behalf_of() was given a string. Check that the token was meant for this service, then "
+        "{to} was given a string. Check that the token was meant for this service, then "
         "give SubjectToken(token, expires_at=..., issuer=...)."
     ),
     type(None): (
-        "on_behalf_of() was given None, so nobody would be acted for. Use the auth object itself "
+        "{to} was given None, so nobody would be acted for. Use the auth object itself "
         "to call as this service."
     ),
 }
