@@ -26,9 +26,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from resource_tokens import (
+    AsyncEgressGuard,
     AuthorizationServer,
     ClientSecretBasic,
     ConfigurationError,
+    EgressGuard,
     Resource,
     ResourceTokenAuth,
     ResourceTokensError,
@@ -178,6 +180,38 @@ def test_a_view_goes_before_a_block(caller: Caller, world: World) -> None:
             answers = caller.call(blocks)
 
     assert ["alice", "bob", "carol", "alice"] == [a.json()["subject"] for a in answers]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"required": "alice", "optional": "alice"},
+        {"none": "orders-worker", "optional": "alice"},
+        {"optional": "alice", "none": "orders-worker"},
+    ],
+    ids="-".join,
+)
+def test_on_whose_behalf_a_redirect_is_reauthorized(
+    caller: Caller, world: World, guarded: bool, seen: dict[Any, str]
+) -> None:
+    """
+    On that of the view, as if the second API had been called by it; also where two guards look.
+    """
+    first, second = seen
+    orders = Resource(ORDERS, subject=first)
+    billing = Resource(BILLING, subject=second, redirects="reauthorize")
+    auth = world.auth({world.orders.url: orders, world.billing.url: billing})
+    world.orders.redirect("/jump", f"{world.billing.url}landing")
+    world.billing.redirect("/landing", f"{world.billing.url}last")
+    options: dict[str, Any] = {"follow_redirects": True}
+    if guarded:
+        guard, name = (EgressGuard, "") if caller.blocking else (AsyncEgressGuard, "Async")
+        options["transport"] = guard(getattr(caller.library, f"{name}HTTPTransport")())
+    with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
+        assert 200 == client.get(f"{world.orders.url}jump").status_code
+
+    assert [*seen.values()] == subjects_seen(world.orders) + subjects_seen(world.billing)
 
 
 def test_views_can_be_narrowed(caller: Caller, world: World) -> None:
