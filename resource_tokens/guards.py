@@ -99,8 +99,8 @@ class HopGuard:
         # The headers of the tokens that had to be replaced on the way, since httpx goes on copying
         # them, and last the one of now.
         self._given: list[Header] = []
-        # The header of another token that the last hop was given instead.
-        self._instead: Header | None = None
+        # The token that the last hop was given instead.
+        self._instead: Shown | None = None
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
@@ -362,9 +362,11 @@ class HopGuard:
             return headers, None
         if hop.again and self.strayed:
             # All is said. What was put there instead can be on behalf of somebody else than the
-            # request is.
-            kept = [h for h in hop.headers if h in ruling.headers or h == self._instead]
-            return kept, None
+            # request is, and stays if the hop still belongs to its resource.
+            instead = self._instead
+            if instead is None or instead.resource != ruling.resource:
+                return ruling.headers, None
+            return [h for h in hop.headers if h in ruling.headers or h == instead.header], None
         self.strayed = True
         reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
@@ -382,7 +384,7 @@ class HopGuard:
         shown = self._cache.bindings.shown(cached.token, other)
         asked, why = cached.asked or other, "its resource takes redirects"
         self._note("shown", hop, shown.token, asked, detail=why)
-        self._instead = shown.header
+        self._instead = shown
         headers = [*headers, shown.header]
         if shown.proof_key is None:
             return headers

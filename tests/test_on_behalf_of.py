@@ -214,6 +214,38 @@ def test_on_whose_behalf_a_redirect_is_reauthorized(
     assert [*seen.values()] == subjects_seen(world.orders) + subjects_seen(world.billing)
 
 
+def test_what_is_between_two_guards_sends_no_token_elsewhere(caller: Caller, world: World) -> None:
+    """
+    P3: what the first guard has put there for another API is not for whatever the hop is made to
+    name after that.
+    """
+    library = caller.library
+    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
+
+    class Renaming(kind):  # type: ignore[misc,valid-type]
+        def handle_request(self, request: Any) -> Any:
+            self._rename(request)
+            return super().handle_request(request)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            self._rename(request)
+            return await super().handle_async_request(request)
+
+        def _rename(self, request: Any) -> None:
+            if request.url.path == "/landing":
+                request.headers["Host"] = "elsewhere.example.com"
+
+    billing = Resource(BILLING, subject="none", redirects="reauthorize")
+    auth = world.auth({world.orders.url: ORDERS, world.billing.url: billing})
+    world.orders.redirect("/jump", f"{world.billing.url}landing")
+    guard = EgressGuard if caller.blocking else AsyncEgressGuard
+    options: dict[str, Any] = {"transport": guard(Renaming()), "follow_redirects": True}
+    with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
+        assert 401 == client.get(f"{world.orders.url}jump").status_code
+
+    assert () == world.billing.tokens_seen()
+
+
 def test_views_can_be_narrowed(caller: Caller, world: World) -> None:
     """
     Scopes and a time to live can be asked for with a view of a subject, in either order.
