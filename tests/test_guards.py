@@ -116,6 +116,34 @@ def test_a_guard_in_a_guard_changes_nothing(caller: Caller, world: World) -> Non
     ] == uses
 
 
+def test_a_guard_further_in_sees_where_a_hop_was_moved_to(caller: Caller, world: World) -> None:
+    """
+    P3, P11: what is between two guards sends it somewhere else, and the token stays behind.
+    """
+    library = caller.library
+    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
+    there = library.URL(f"{world.sink.url}/moved")
+
+    class Moving(kind):  # type: ignore[misc,valid-type]
+        def handle_request(self, request: Any) -> Any:
+            request.url = there
+            return super().handle_request(request)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            request.url = there
+            return await super().handle_async_request(request)
+
+    uses: list[tuple[str, str]] = []
+    ledger = UseLedger(lambda use: uses.append((use.decision, use.destination)))
+    with caller.client(
+        auth=world.auth(ledger=ledger), transport=guarded(caller, Moving())
+    ) as client:
+        client.get(world.orders.url)
+
+    assert [] == world.sink.tokens_seen()
+    assert [("shown", world.orders.url), ("withheld", f"{world.sink.url}/moved")] == uses
+
+
 def application(caller: Caller, seen: dict[str, str]) -> Any:
     """
     A transport to an application in this process, by WSGI or ASGI. It notes which path saw which
