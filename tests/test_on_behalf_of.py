@@ -26,11 +26,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from resource_tokens import (
-    AsyncEgressGuard,
     AuthorizationServer,
     ClientSecretBasic,
     ConfigurationError,
-    EgressGuard,
     Resource,
     ResourceTokenAuth,
     ResourceTokensError,
@@ -42,6 +40,7 @@ from resource_tokens.inbound import InboundToken
 from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.test_guards import changing, guarded
 
 ME = "urn:example:me"
 
@@ -182,7 +181,7 @@ def test_a_view_goes_before_a_block(caller: Caller, world: World) -> None:
     assert ["alice", "bob", "carol", "alice"] == [a.json()["subject"] for a in answers]
 
 
-@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize(
     "seen",
     [
@@ -193,7 +192,7 @@ def test_a_view_goes_before_a_block(caller: Caller, world: World) -> None:
     ids="-".join,
 )
 def test_on_whose_behalf_a_redirect_is_reauthorized(
-    caller: Caller, world: World, guarded: bool, seen: dict[Any, str]
+    caller: Caller, world: World, twice: bool, seen: dict[Any, str]
 ) -> None:
     """
     On that of the view, as if the second API had been called by it; also where two guards look.
@@ -205,9 +204,8 @@ def test_on_whose_behalf_a_redirect_is_reauthorized(
     world.orders.redirect("/jump", f"{world.billing.url}landing")
     world.billing.redirect("/landing", f"{world.billing.url}last")
     options: dict[str, Any] = {"follow_redirects": True}
-    if guarded:
-        guard, name = (EgressGuard, "") if caller.blocking else (AsyncEgressGuard, "Async")
-        options["transport"] = guard(getattr(caller.library, f"{name}HTTPTransport")())
+    if twice:
+        options["transport"] = guarded(caller, changing(caller, lambda _: None))
     with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
         assert 200 == client.get(f"{world.orders.url}jump").status_code
 
@@ -219,27 +217,16 @@ def test_what_is_between_two_guards_sends_no_token_elsewhere(caller: Caller, wor
     P3: what the first guard has put there for another API is not for whatever the hop is made to
     name after that.
     """
-    library = caller.library
-    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
 
-    class Renaming(kind):  # type: ignore[misc,valid-type]
-        def handle_request(self, request: Any) -> Any:
-            self._rename(request)
-            return super().handle_request(request)
-
-        async def handle_async_request(self, request: Any) -> Any:
-            self._rename(request)
-            return await super().handle_async_request(request)
-
-        def _rename(self, request: Any) -> None:
-            if request.url.path == "/landing":
-                request.headers["Host"] = "elsewhere.example.com"
+    def rename(request: Any) -> None:
+        if request.url.path == "/landing":
+            request.headers["Host"] = "elsewhere.example.com"
 
     billing = Resource(BILLING, subject="none", redirects="reauthorize")
     auth = world.auth({world.orders.url: ORDERS, world.billing.url: billing})
     world.orders.redirect("/jump", f"{world.billing.url}landing")
-    guard = EgressGuard if caller.blocking else AsyncEgressGuard
-    options: dict[str, Any] = {"transport": guard(Renaming()), "follow_redirects": True}
+    transport = guarded(caller, changing(caller, rename))
+    options: dict[str, Any] = {"transport": transport, "follow_redirects": True}
     with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
         assert 401 == client.get(f"{world.orders.url}jump").status_code
 
