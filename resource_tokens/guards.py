@@ -69,6 +69,7 @@ class HopGuard:
         "_answered",
         "_cache",
         "_given",
+        "_instead",
         "_noted",
         "_proofs",
         "_seen",
@@ -98,6 +99,8 @@ class HopGuard:
         # The headers of the tokens that had to be replaced on the way, since httpx goes on copying
         # them, and last the one of now.
         self._given: list[Header] = []
+        # The token that the last hop was given instead.
+        self._instead: Shown | None = None
         self._seen: list[Hop] = []
         self._noted: list[Any] = []
         self._url: Any = None
@@ -334,6 +337,8 @@ class HopGuard:
         if hop.again and not (self._seen and _place(hop) == _place(self._seen[-1])):
             # What is in between has sent it somewhere else.
             hop = hop._replace(again=False)
+        if not hop.again:
+            self._instead = None
         self._seen.append(hop)
         try:
             ruling = self._rule(hop)
@@ -357,8 +362,12 @@ class HopGuard:
             self._note("shown", hop, headers=headers)
             return headers, None
         if hop.again and self.strayed:
-            # All is said, and what belongs there instead is in the headers.
-            return ruling.headers, None
+            # All is said. What was put there instead can be on behalf of somebody else than the
+            # request is, and stays if the hop still belongs to its resource.
+            instead = self._instead
+            if instead is None or instead.resource != ruling.resource:
+                return ruling.headers, None
+            return [h for h in hop.headers if h in ruling.headers or h == instead.header], None
         self.strayed = True
         reason = "elsewhere" if ruling.why else "strayed"
         event = self._report("token_withheld", hop.destination, ruling.why or _BACK, reason)
@@ -376,6 +385,7 @@ class HopGuard:
         shown = self._cache.bindings.shown(cached.token, other)
         asked, why = cached.asked or other, "its resource takes redirects"
         self._note("shown", hop, shown.token, asked, detail=why)
+        self._instead = shown
         headers = [*headers, shown.header]
         if shown.proof_key is None:
             return headers

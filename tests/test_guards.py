@@ -5,7 +5,7 @@ The guards around other transports, sidecars, proxies, hand-copied tokens, and l
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -114,6 +114,44 @@ def test_a_guard_in_a_guard_changes_nothing(caller: Caller, world: World) -> Non
         ("withheld", f"{world.billing.url}landing"),
         ("blocked", world.orders.url),
     ] == uses
+
+
+def changing(caller: Caller, change: Callable[[Any], None]) -> Any:
+    """
+    A transport of httpx's own that changes each request before it sends it.
+    """
+    library = caller.library
+    kind = library.HTTPTransport if caller.blocking else library.AsyncHTTPTransport
+
+    class Changing(kind):  # type: ignore[misc,valid-type]
+        def handle_request(self, request: Any) -> Any:
+            change(request)
+            return super().handle_request(request)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            change(request)
+            return await super().handle_async_request(request)
+
+    return Changing()
+
+
+def test_a_guard_further_in_sees_where_a_hop_was_moved_to(caller: Caller, world: World) -> None:
+    """
+    P3, P11: what is between two guards sends it somewhere else, and the token stays behind.
+    """
+
+    def move(request: Any) -> None:
+        request.url = caller.library.URL(f"{world.sink.url}/moved")
+
+    uses: list[tuple[str, str]] = []
+    ledger = UseLedger(lambda use: uses.append((use.decision, use.destination)))
+    with caller.client(
+        auth=world.auth(ledger=ledger), transport=guarded(caller, changing(caller, move))
+    ) as client:
+        client.get(world.orders.url)
+
+    assert [] == world.sink.tokens_seen()
+    assert [("shown", world.orders.url), ("withheld", f"{world.sink.url}/moved")] == uses
 
 
 def application(caller: Caller, seen: dict[str, str]) -> Any:

@@ -40,6 +40,7 @@ from resource_tokens.inbound import InboundToken
 from resource_tokens.stores import MemoryTokenStore
 from resource_tokens.tokens import Secret
 from tests.conftest import BILLING, ORDERS, Caller, World
+from tests.test_guards import changing, guarded
 
 ME = "urn:example:me"
 
@@ -178,6 +179,58 @@ def test_a_view_goes_before_a_block(caller: Caller, world: World) -> None:
             answers = caller.call(blocks)
 
     assert ["alice", "bob", "carol", "alice"] == [a.json()["subject"] for a in answers]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"required": "alice", "optional": "alice"},
+        {"none": "orders-worker", "optional": "alice"},
+        {"optional": "alice", "none": "orders-worker"},
+    ],
+    ids="-".join,
+)
+def test_on_whose_behalf_a_redirect_is_reauthorized(
+    caller: Caller, world: World, twice: bool, seen: dict[Any, str]
+) -> None:
+    """
+    On that of the view, as if the second API had been called by it; also where two guards look.
+    """
+    first, second = seen
+    orders = Resource(ORDERS, subject=first)
+    billing = Resource(BILLING, subject=second, redirects="reauthorize")
+    auth = world.auth({world.orders.url: orders, world.billing.url: billing})
+    world.orders.redirect("/jump", f"{world.billing.url}landing")
+    world.billing.redirect("/landing", f"{world.billing.url}last")
+    options: dict[str, Any] = {"follow_redirects": True}
+    if twice:
+        options["transport"] = guarded(caller, changing(caller, lambda _: None))
+    with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
+        assert 200 == client.get(f"{world.orders.url}jump").status_code
+
+    assert [*seen.values()] == subjects_seen(world.orders) + subjects_seen(world.billing)
+
+
+def test_what_is_between_two_guards_sends_no_token_elsewhere(caller: Caller, world: World) -> None:
+    """
+    P3: what the first guard has put there for another API is not for whatever the hop is made to
+    name after that.
+    """
+
+    def rename(request: Any) -> None:
+        if request.url.path == "/landing":
+            request.headers["Host"] = "elsewhere.example.com"
+
+    billing = Resource(BILLING, subject="none", redirects="reauthorize")
+    auth = world.auth({world.orders.url: ORDERS, world.billing.url: billing})
+    world.orders.redirect("/jump", f"{world.billing.url}landing")
+    transport = guarded(caller, changing(caller, rename))
+    options: dict[str, Any] = {"transport": transport, "follow_redirects": True}
+    with caller.client(auth=auth.on_behalf_of(user(world, "alice")), **options) as client:
+        assert 401 == client.get(f"{world.orders.url}jump").status_code
+
+    assert () == world.billing.tokens_seen()
 
 
 def test_views_can_be_narrowed(caller: Caller, world: World) -> None:
