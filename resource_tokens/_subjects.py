@@ -202,6 +202,7 @@ class Subjects:
                     usual.server.name,
                     error.destination,
                     str(error),
+                    error.reason,
                 )
             )
             raise

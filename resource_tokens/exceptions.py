@@ -73,7 +73,8 @@ class EgressBlockedError(ResourceTokensError):
         resource: The resource that the token is for, or "" if it was not yet known.
         reason: Why, in one word: `"ambiguous_url"`, `"elsewhere"` (in a header, to where the
             token does not belong), `"in_url"`, `"no_certificate"` (which the token is bound to),
-            or `"noticed_afterwards"`.
+            `"foreign_issuer"` (of a user's token, which goes to its own server only), or
+            `"noticed_afterwards"`.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ def test_a_subject_token_goes_to_its_issuer() -> None:
         bench.get(bench.user("alice", issuer="https://evil.test"))
     assert (ISSUER, API) == (caught.value.destination, caught.value.resource)
     assert [] == bench.sent
-    assert ["egress_blocked"] == [event.name for event in bench.events]
+    assert [("egress_blocked", "foreign_issuer")] == [(e.name, e.reason) for e in bench.events]
     # Of unknown issuer it is taken to be the auth object's own.
     bench.get(bench.user("bob", issuer=None))
     assert ["bob-subject-token"] == [sent["subject_token"] for sent in bench.sent]

@@ -304,6 +304,7 @@ class _Exchanged(Grant):
             f"No token for {resource!r}: the subject token would go to {server!r}, but {why}",
             server,
             resource,
+            "foreign_issuer",
         )
 
     def __repr__(self) -> str:
