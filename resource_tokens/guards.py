@@ -173,14 +173,9 @@ class HopGuard:
         """
         The request for the token of a hop, if that has to go on a connection with a certificate.
         """
-        shown = self._shown
-        if shown is None or shown.certificate is None or self.strayed or not self._active:
+        if self._shown is None or self._shown.certificate is None:
             return None
-        try:
-            return None if self._rule(hop).why else self.asked
-        except EgressBlockedError:
-            # It is stopped, and reported, before its headers go.
-            return None
+        return self._asked_if_home(hop)
 
     def knows(self, cache: TokenCache) -> bool:
         """
@@ -308,10 +303,16 @@ class HopGuard:
         """
         if self.cached is None or self._cache._is_good(self.cached):
             return None
+        return self._asked_if_home(self._renewed(hop))
+
+    def _asked_if_home(self, hop: Hop) -> TokenRequest | None:
+        """
+        The request for the token shown, if a hop may carry it.
+        """
         if self.strayed or not self._active:
             return None
         try:
-            return None if self._rule(self._renewed(hop)).why else self.asked
+            return None if self._rule(hop).why else self.asked
         except EgressBlockedError:
             # It is stopped, and reported, before its headers go.
             return None
