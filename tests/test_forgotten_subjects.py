@@ -572,6 +572,7 @@ def test_forget_of_a_user_reaches_the_others(
     assert 3 == len(world.server.token_requests)
 
 
+# A line for each command: what to do, for whom ("-" is the service itself), and with what.
 WORKER = """
 import sys, time
 from resource_tokens import AuthorizationServer, ClientSecretBasic, SubjectToken, TokenCache
@@ -602,11 +603,14 @@ for line in sys.stdin:
         print(flush=True)
         continue
     token, _, resource = argument.partition("|")
-    subject = SubjectToken(token, issuer=server, subject=name)
+    subject = None if name == "-" else SubjectToken(token, issuer=server, subject=name)
+    view = cache if subject is None else cache.on_behalf_of(subject)
     if command == "get":
-        print(cache.on_behalf_of(subject).get(resource).reveal(), flush=True)
+        print(view.get(resource).reveal(), flush=True)
     elif command == "forget":
         print(cache.forget(resource or None, subject=subject), flush=True)
+    elif command == "revoke":
+        print(cache.revoke_all(), flush=True)
 """
 
 

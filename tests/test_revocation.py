@@ -41,6 +41,7 @@ from tests.servers.oidc_provider import OidcProvider
 from tests.servers.oidc_provider.clients import SECRET, private_key, registered
 from tests.servers.oidc_provider.introspecting import IntrospectingApi
 from tests.test_files import Away, child, line_of, tell
+from tests.test_forgotten_subjects import WORKER
 from tests.test_on_behalf_of import user
 from tests.test_store_contract import KEY
 from tests.test_tokens import asked
@@ -459,38 +460,6 @@ def test_a_credential_that_is_gone_is_said(world: World, tmp_path: Path) -> None
 # Forgetting, across processes.
 
 
-WORKER = """
-import sys, time
-from resource_tokens import AuthorizationServer, ClientSecretBasic, TokenCache
-from resource_tokens.files import FileTokenStore
-
-class Skipping:
-    ahead = 0.0
-    def __call__(self):
-        return time.monotonic() + self.ahead
-
-clock = Skipping()
-server, secret, folder, key = sys.argv[1:]
-cache = TokenCache(
-    AuthorizationServer(issuer=server),
-    ClientSecretBasic("orders-worker", secret),
-    store=FileTokenStore(folder, keys=key),
-    clock=clock,
-)
-for line in sys.stdin:
-    command, _, argument = line.strip().partition(" ")
-    if command == "get":
-        print(cache.get(argument).reveal(), flush=True)
-    elif command == "forget":
-        print(cache.forget(argument or None), flush=True)
-    elif command == "revoke":
-        print(cache.revoke_all(), flush=True)
-    elif command == "wait":
-        clock.ahead += float(argument)
-        print(flush=True)
-"""
-
-
 @pytest.mark.parametrize("how", [f"forget {ORDERS}", "forget", "revoke"])
 def test_it_reaches_another_process_within_ten_seconds(
     server: LocalAuthorizationServer, tmp_path: Path, how: str
@@ -502,20 +471,23 @@ def test_it_reaches_another_process_within_ten_seconds(
     arguments = (server.issuer, CLIENT_SECRET, tmp_path / "state", KEY)
     with child(WORKER, *arguments) as one, child(WORKER, *arguments) as two:
 
-        def told(process: Any, command: str) -> str:
-            tell(process, command)
+        def told(process: Any, command: str, argument: str = "") -> str:
+            tell(
+                process,
+                f"{command} - {argument}" if command == "wait" else f"{command} - |{argument}",
+            )
             return line_of(process)
 
-        first = [told(process, f"get {ORDERS}") for process in (one, two)]
-        other = told(two, f"get {BILLING}")
-        told(one, how)
-        told(two, "wait 10")
-        second = told(two, f"get {ORDERS}")
+        first = [told(process, "get", ORDERS) for process in (one, two)]
+        other = told(two, "get", BILLING)
+        told(one, *how.split())
+        told(two, "wait", "10")
+        second = told(two, "get", ORDERS)
 
         assert 1 == len(set(first))
         assert second not in first
-        assert second == told(one, f"get {ORDERS}")
-        assert (other == told(two, f"get {BILLING}")) == (how == f"forget {ORDERS}")
+        assert second == told(one, "get", ORDERS)
+        assert (other == told(two, "get", BILLING)) == (how == f"forget {ORDERS}")
     assert (how == "revoke") == server.is_revoked(first[0])
 
 
